@@ -1,0 +1,90 @@
+"""The two ways to measure a file, and the signals of each group of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from data_prep.quality import code, python, reference, text
+from data_prep.quality.group import Group
+from data_prep.quality.lexical_split import lexical_split
+from data_prep.quality.pygments_split import pygments_split
+from data_prep.quality.split import Split
+from data_prep.quality.view import View
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """How files are measured and judged; profiles share every signal that they do not name here.
+
+    Attributes:
+      signals: signals by family: ``code``, ``text``, ``code/<language>``.
+      splitter: (text, language) → code, comments and literals.
+      max_characters: characters a file may have for costly signals, see `View`.
+      keep_byte_order_mark: whether a leading U+FEFF is part of the text.
+      failure_drops: whether a file is dropped when a signal that one of its rules needs could not be computed.
+    """
+
+    signals: Mapping[str, Group]
+    splitter: Callable[[str, str], Split]
+    max_characters: int
+    keep_byte_order_mark: bool
+    failure_drops: bool
+
+    def families(self, doc_type: str, language: str) -> list[str]:
+        """The families whose signals a file has, general ones first; none for types that no rule judges."""
+        if doc_type == "text":
+            return ["text"]
+        if doc_type not in ("code", "data"):
+            return []
+        return [family for family in ("code", f"code/{language}") if family in self.signals]
+
+    def names(self) -> list[str]:
+        """Every signal that some file can have, each name once."""
+        return list(dict.fromkeys(name for group in self.signals.values() for name in group))
+
+
+_REFINECODE = {"code": code.SIGNALS, "code/python": python.SIGNALS, "text": text.SIGNALS}
+
+PROFILES = {
+    "refinecode": Profile(
+        _REFINECODE,
+        lexical_split,
+        max_characters=3_000_000,
+        keep_byte_order_mark=False,
+        failure_drops=True,
+    ),
+    "reference": Profile(
+        {family: Group(group | reference.VARIANTS[family]) for family, group in _REFINECODE.items()},
+        pygments_split,
+        max_characters=8_000_000,
+        keep_byte_order_mark=True,
+        failure_drops=False,
+    ),
+}
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of that name. Raises ValueError for an unknown one."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown quality profile {name!r}: use one of {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+def measure(
+    text: str, language: str, doc_type: str, size: int | None, profile: Profile
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All signals of one file, and the cause for each one that could not be computed; both by name.
+
+    A signal is None where its definition gives no value, such as a share of the comments of a file without lines.
+    """
+    view = View(text, language, size, profile.splitter, profile.max_characters, profile.keep_byte_order_mark)
+    values: dict[str, float | None] = {}
+    failures: dict[str, str] = {}
+    for family in profile.families(doc_type, language):
+        for name, signal in profile.signals[family].items():
+            try:
+                values[name] = signal(view)
+            except Exception as error:  # one signal must neither end the run nor hide the others
+                failures[name] = f"{type(error).__name__}: {error}"
+    return values, failures

@@ -1,0 +1,137 @@
+"""Signals as the released filter computes them, where the default ones differ.
+
+Each function replaces the signal of its name in the profile ``reference`` and keeps the letter of opc_data_filtering
+(MIT, commit 44b857e), mistakes included, so that its published decisions can be reproduced.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from functools import partial
+
+from data_prep.quality import code, python
+from data_prep.quality.group import Group, Value, fraction
+from data_prep.quality.ngrams import TOP_SIZES
+from data_prep.quality.view import View
+
+CODE = Group()
+PYTHON = Group()
+TEXT = Group()
+
+_RETURN = re.compile(r"^\s*return(?:\s+.+)?\s*$", re.MULTILINE)
+
+
+def frac_chars_top_ngram(view: View, n: int) -> Value:
+    """Overlapping occurrences are counted in full, so the value can exceed 1."""
+    return fraction(view.words.top[n], view.words.characters) or 0.0
+
+
+for _n in TOP_SIZES:
+    CODE[f"frac_chars_top_{_n}grams"] = TEXT[f"frac_chars_top_{_n}grams"] = partial(frac_chars_top_ngram, n=_n)
+
+
+@CODE.signal
+def frac_lines_dupe_lines(view: View) -> Value:
+    """One-character lines and ``},`` are never counted as repeated, but stay in the denominator."""
+    lines = code.squeezed(view.code_lines)
+    counts = Counter(lines)
+    repeated = sum(count for line, count in counts.items() if count > 1 and len(line) != 1 and line != "},")
+    return fraction(repeated, len(lines))
+
+
+@CODE.signal
+def cate_autogen(view: View) -> Value:
+    """Any form of "generate" in the first 200 characters."""
+    header = view.text[: code.HEADER].lower()
+    return float("generate" in header or "autogen" in header or "do not edit" in header)
+
+
+def _count(tree: ast.Module, *kinds: type[ast.AST]) -> int:
+    return sum(isinstance(node, kinds) for node in python.statements(tree))
+
+
+@PYTHON.signal
+def frac_lines_func_ratio(view: View) -> Value:
+    """Without async functions."""
+    tree = view.once(python.syntax_tree)
+    return None if tree is None else fraction(_count(tree, ast.FunctionDef), len(view.code_lines))
+
+
+@PYTHON.signal
+def cate_var_zero(view: View) -> Value:
+    """Looks only at plain names in assignments and loops and at ordinary parameters of plain functions."""
+    tree = view.once(python.syntax_tree)
+    return None if tree is None else float(not any(map(_binds_plain_name, python.statements(tree))))
+
+
+def _binds_plain_name(node: ast.AST) -> bool:
+    match node:
+        case ast.Assign():
+            return any(isinstance(target, ast.Name) for target in node.targets)
+        case ast.For():
+            return isinstance(node.target, ast.Name)
+        case ast.FunctionDef():
+            return bool(node.args.args)
+    return False
+
+
+@PYTHON.signal
+def frac_lines_pass(view: View) -> Value:
+    """Lines that contain "pass", as "password" does."""
+    return fraction(code.lines_with(("pass",), view.code_lines), len(view.code_lines)) or 0.0
+
+
+@PYTHON.signal
+def frac_lines_import(view: View) -> Value:
+    """Lines that contain "import", as "important" does."""
+    return fraction(code.lines_with(("import",), view.code_lines), len(view.code_lines)) or 0.0
+
+
+@PYTHON.signal
+def frac_lines_simplefunc(view: View) -> Value:
+    """Functions of a single return statement of anything; the only value that is not rounded."""
+    tree = view.once(python.syntax_tree)
+    if tree is None or not view.code_lines:
+        return None
+    functions = (node for node in python.statements(tree) if isinstance(node, ast.FunctionDef))
+    return sum(len(f.body) == 1 and isinstance(f.body[0], ast.Return) for f in functions) / len(view.code_lines)
+
+
+@PYTHON.signal
+def score_lines_no_logic(view: View) -> Value:
+    """Counts every return, and class variables once per target but not in nested classes."""
+    tree = view.once(python.syntax_tree)
+    if tree is None:
+        return None
+    functions_and_classes = _count(tree, ast.FunctionDef, ast.ClassDef)
+    imports = code.lines_with(("import",), view.code_lines)
+    # Blank lines do not change what matches, but would take the search quadratic time.
+    returns = len(_RETURN.findall("\n".join(view.code_lines)))
+    without_logic = functions_and_classes + imports + returns + _class_variables(tree)
+    return fraction(without_logic, len(view.code_lines))
+
+
+def _class_variables(tree: ast.Module) -> int:
+    count = 0
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            for statement in node.body:
+                targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+                if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+                    count += sum(isinstance(target, ast.Name) for target in targets)
+        else:
+            pending += python.children(node)
+    return count
+
+
+@PYTHON.signal
+def frac_lines_print(view: View) -> Value:
+    """Lines that contain "print", as "fingerprint" does."""
+    return fraction(sum("print" in line for line in view.code_lines), len(view.code_lines))
+
+
+VARIANTS = {"code": CODE, "code/python": PYTHON, "text": TEXT}

@@ -1,0 +1,138 @@
+"""The stages `score` and `quality_filter` (paper §2.1, appendix A): measure every file, then judge it by its values.
+
+They are apart so that new thresholds cost a pass over numbers and not over files.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gin
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from etils import epath
+
+from data_prep import documents as docs
+from data_prep import funnel
+from data_prep.engine import Engine, LocalEngine
+from data_prep.quality import rules
+from data_prep.quality.profiles import measure, profile_named
+
+
+@gin.configurable
+def score(
+    out: epath.Path,
+    *,
+    documents: epath.Path = epath.Path("transform"),
+    profile: str = "refinecode",
+    engine: Engine = LocalEngine(),
+) -> dict[str, Any]:
+    """Computes the signals of every document; drops none.
+
+    Adds two columns: `signals`, a struct with one float64 field per signal, null where a file has no such value, and
+    `signal_errors`, a list of ``name: cause`` for signals that could not be computed.
+
+    Args:
+        profile: ``refinecode``, or ``reference`` for the values of the released filter.
+
+    Raises:
+        ValueError: there is no such profile.
+    """
+    profile_named(profile)
+    counts = funnel.documents_map(engine, partial(score_table, profile=profile), documents, out, "score")
+    return {**counts, "files_with_failed_signals": _count_failed(out)}
+
+
+def score_table(table: pa.Table, profile: str) -> pa.Table:
+    """`table` with columns `signals` and `signal_errors`."""
+    how = profile_named(profile)
+    names = how.names()
+    columns: dict[str, list[float | None]] = {name: [] for name in names}
+    errors: list[list[str]] = []
+    for row in table.select(["text", "language", "doc_type", "size"]).to_pylist():
+        values, failures = measure(row["text"], row["language"], row["doc_type"], row["size"], how)
+        for name in names:
+            columns[name].append(values.get(name))
+        errors.append([f"{name}: {cause}" for name, cause in failures.items()])
+    signals = pa.StructArray.from_arrays([pa.array(column, pa.float64()) for column in columns.values()], names)
+    with_signals = table.append_column("signals", signals)
+    return with_signals.append_column("signal_errors", pa.array(errors, pa.list_(pa.string())))
+
+
+def _count_failed(out: epath.Path) -> int:
+    count = 0
+    for part in docs.parts(out):
+        with part.open("rb") as file:
+            lengths = pc.list_value_length(pq.read_table(file, columns=["signal_errors"])["signal_errors"])
+            count += pc.sum(pc.greater(lengths, 0)).as_py() or 0
+    return count
+
+
+@gin.configurable
+def quality_filter(
+    out: epath.Path,
+    *,
+    documents: epath.Path = epath.Path("score"),
+    profile: str = "refinecode",
+    thresholds: dict[str, list[str]] | None = None,
+    engine: Engine = LocalEngine(),
+) -> dict[str, int]:
+    """Drops the documents that a rule of their group rejects, with every rule that does as a reason.
+
+    Reasons read ``frac_chars_comments > 0.8 (0.93)``; ``signal_failed: frac_chars_comments`` where the value that a
+    rule needs could not be computed, and ``no_rules: <type>`` for types of documents without rules.
+
+    Args:
+        profile: the one that `documents` were scored with; ``reference`` does not drop for failed signals.
+        thresholds: rules that replace those of `quality/thresholds`, by ``group.signal``:
+            ``{"code/others.frac_chars_comments": ["> 0.7"]}``.
+
+    Raises:
+        ValueError: there is no such profile, group or signal, or a rule is malformed.
+    """
+    judge = partial(judge_table, groups=rules.load(thresholds), failure_drops=profile_named(profile).failure_drops)
+    return funnel.documents_map(engine, judge, documents, out, "quality_filter")
+
+
+def judge_table(table: pa.Table, groups: dict[str, rules.Rules], failure_drops: bool) -> pa.Table:
+    """`table` with the reasons of the rules in `groups`."""
+    used = {signal for group in groups.values() for signal in group}
+    if missing := used - {field.name for field in table.schema.field("signals").type}:
+        raise ValueError(
+            f"the documents have no signal {', '.join(sorted(missing))}: delete their stage and score again"
+        )
+    reasons: list[list[str]] = [[] for _ in range(table.num_rows)]
+    members: dict[str, list[int]] = {}
+    for i, (doc_type, language) in enumerate(zip(*_lists(table, "doc_type", "language"), strict=True)):
+        group = rules.group_of(doc_type, language, groups)
+        if group is None:
+            reasons[i].append(f"no_rules: {doc_type}")
+        else:
+            members.setdefault(group, []).append(i)
+    keys = [content or row_id for content, row_id in zip(*_lists(table, "content_sha256", "id"), strict=True)]
+    for group, rows in members.items():
+        index = np.array(rows)
+        for signal, comparisons in groups[group].items():
+            values = _values(table, signal)[index]
+            for comparison in comparisons:
+                for row, value in zip(index[fired := comparison.fires(values)], values[fired], strict=True):
+                    if comparison.probability == 1 or rules.draw(keys[row], signal) < comparison.probability:
+                        reasons[row].append(f"{signal} {comparison.operator} {comparison.threshold:g} ({value:.4g})")
+    if failure_drops:
+        for group, rows in members.items():
+            for row in rows:
+                failed = (error.partition(":")[0] for error in table["signal_errors"][row].as_py())
+                reasons[row] += [f"signal_failed: {name}" for name in failed if name in groups[group]]
+    return docs.drop(table, reasons)
+
+
+def _lists(table: pa.Table, *columns: str) -> list[list[Any]]:
+    return [table[column].to_pylist() for column in columns]
+
+
+def _values(table: pa.Table, signal: str) -> np.ndarray:
+    """float64 [rows], NaN where there is no value."""
+    return pc.struct_field(table["signals"], signal).to_numpy()

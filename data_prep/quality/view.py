@@ -1,0 +1,128 @@
+"""A file parsed once: whatever two signals share is computed at most once, and only when one asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from data_prep.quality.ngrams import NgramStatistics, ngram_statistics
+from data_prep.quality.split import Split
+from data_prep.quality.words import normalised_words, tokenise
+
+BYTE_ORDER_MARK = "\ufeff"
+
+T = TypeVar("T")
+
+
+class OverBudgetError(Exception):
+    """A step would cost more than a file may: the signals that need it fail with this cause."""
+
+
+class View:
+    """One file.
+
+    Args:
+        text: the decoded file; CRLF and CR become LF, since only LF ends a line in every rule.
+        language: name of the programming language, as in tables/languages.json.
+        size: bytes of the raw file, None where unknown.
+        splitter: tells code from comments.
+        max_characters: what a file may have for the costly steps; beyond, the signals that need them fail.
+        keep_byte_order_mark: leave a leading U+FEFF in the text, where it counts as a character and breaks parsers.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        language: str,
+        size: int | None,
+        splitter: Callable[[str, str], Split],
+        max_characters: int,
+        keep_byte_order_mark: bool = False,
+    ):
+        if not keep_byte_order_mark:
+            text = text.removeprefix(BYTE_ORDER_MARK)
+        self.text = text.replace("\r\n", "\n").replace("\r", "\n")
+        self.language = language
+        self.size = size
+        self._splitter = splitter
+        self._max_characters = max_characters
+        self._computed: dict[Callable[[View], Any], Any] = {}
+
+    def within_budget(self, step: str, most: int | None = None) -> str:
+        """The text. Raises OverBudgetError where it has more than `most` or the view's maximum of characters.
+
+        The measure is a size and not a time, so a file fails on every machine or on none.
+        """
+        budget = self._max_characters if most is None else min(most, self._max_characters)
+        if len(self.text) > budget:
+            raise OverBudgetError(f"{step}: {len(self.text)} characters, the budget is {budget}")
+        return self.text
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """Lines without their LF; a trailing LF opens no further line."""
+        lines = self.text.split("\n")
+        return lines[:-1] if not lines[-1] else lines
+
+    @cached_property
+    def line_lengths(self) -> np.ndarray:
+        """Characters of each line, its LF included: int64 [lines]."""
+        lengths = np.fromiter(map(len, self.lines), np.int64, len(self.lines)) + 1
+        if len(lengths) and not self.text.endswith("\n"):
+            lengths[-1] -= 1
+        return lengths
+
+    @cached_property
+    def stripped_lines(self) -> list[str]:
+        """All lines without leading and trailing white space, blank ones left out."""
+        return [stripped for line in self.lines if (stripped := line.strip())]
+
+    @cached_property
+    def characters(self) -> dict[str, int]:
+        """How often each character occurs."""
+        points = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        values, counts = np.unique(points, return_counts=True)
+        return dict(zip(map(chr, values.tolist()), counts.tolist(), strict=True))
+
+    def count(self, predicate: Callable[[str], bool]) -> int:
+        """Characters of the text for which `predicate` holds."""
+        return sum(count for character, count in self.characters.items() if predicate(character))
+
+    @cached_property
+    def visible(self) -> int:
+        """Characters that are not white space."""
+        return len(self.text) - self.count(str.isspace)
+
+    @cached_property
+    def words(self) -> NgramStatistics:
+        """Statistics of the normalised words."""
+        return ngram_statistics(normalised_words(self.within_budget("words")))
+
+    @cached_property
+    def raw_words(self) -> list[str]:
+        """Words and runs of punctuation as they stand, case kept."""
+        return tokenise(self.within_budget("words"))
+
+    @cached_property
+    def split(self) -> Split:
+        """Code, comments and string literals."""
+        return self._splitter(self.within_budget("code and comments"), self.language)
+
+    @cached_property
+    def code_lines(self) -> list[str]:
+        """Lines of code that are not blank."""
+        return [line for line in self.split.code.split("\n") if line.strip()]
+
+    @cached_property
+    def comment_lines(self) -> list[str]:
+        """Lines of comment that are not blank."""
+        return [line for line in self.split.comment.split("\n") if line.strip()]
+
+    def once(self, compute: Callable[[View], T]) -> T:
+        """`compute(self)`, computed at most once: for what only the signals of one language share."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return self._computed[compute]

@@ -1,0 +1,59 @@
+"""Words as the rules count them."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+
+_WORD = re.compile(r"\w+|[^\w\s]+")
+
+_DELETED = [*range(0x00, 0x08), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x202C]
+_ALIASES = {
+    "\u3002": ".",
+    "\u3001": ",",
+    "\u300a": '"',
+    "\u300b": '"',
+    "\u3010": "[",
+    "\u3011": "]",
+    "\u300c": "'",
+    "\u300d": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2018": "'",
+    "\u2019": "'",
+    "\uffe5": "\u00a5",
+}
+
+
+def _normalisation() -> dict[int, str | None]:
+    table: dict[int, str | None] = dict.fromkeys(_DELETED)
+    table |= {0x2009: " ", 0x200B: " "}
+    spaces = dict.fromkeys(map(ord, string.punctuation), " ")
+    full_width = {ord(mark) + 0xFEE0: " " for mark in string.punctuation}
+    aliases = {ord(mark): " " if plain in string.punctuation else plain for mark, plain in _ALIASES.items()}
+    return table | spaces | full_width | aliases
+
+
+_NORMALISATION = _normalisation()
+# The same with lower-casing for ASCII texts, as bytes.translate wants it: many times faster than str.translate.
+_ASCII = bytes(ord((_NORMALISATION.get(point) or chr(point)).lower()) for point in range(128)) + bytes(128)
+_ASCII_DELETED = bytes(point for point in _DELETED if point < 128)
+# Neither spaces nor word characters, and not deleted by the normalisation: str.split would keep them inside a word.
+_ODD_ASCII = re.compile("[\x08\x1b\x7f]")
+
+
+def tokenise(text: str) -> list[str]:
+    r"""Runs of word characters (``\w``) and runs of anything else but white space, in order."""
+    return _WORD.findall(text)
+
+
+def normalised_words(text: str) -> list[str]:
+    """Lower-case words without punctuation: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
+
+    NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own.
+    """
+    if text.isascii():
+        plain = text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
+        return tokenise(plain) if _ODD_ASCII.search(plain) else plain.split()
+    return tokenise(unicodedata.normalize("NFKC", text.translate(_NORMALISATION).lower()))

@@ -1,0 +1,199 @@
+"""The tokenizer: SentencePiece BPE in the layout of the released OpenCoder models (paper §3.1), and its encoder.
+
+Ids: 0 <unk>, 1 <s>, 2 </s>, 3 <pad>, 4 … 259 the bytes, then the BPE pieces, and at the end of a vocabulary of V
+V-101 <|im_end|>, V-100 <|im_start|> and 99 reserved ones, which gives 96539 and 96540 at V = 96,640. The special pieces
+are control pieces: no text encodes to them. White space is kept as it is and every byte string survives a round trip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import gin
+import numpy as np
+import pyarrow.compute as pc
+import sentencepiece
+from etils import epath
+from sentencepiece import sentencepiece_model_pb2
+
+from data_prep import documents as docs
+from data_prep.engine import atomic
+from data_prep.progress import Progress
+from data_prep.sampling import draw
+
+LOGGER = logging.getLogger("data_prep")
+
+FIRST_BYTE = 4
+EOS = 2
+TAIL = ("<|im_end|>", "<|im_start|>", *(f"<|reserved_{i}|>" for i in range(99)))
+CHUNK = 8192  # characters: SentencePiece skips sentences above a limit, so long documents are cut at line ends
+MEASURED_BYTES = 4 << 20  # of each language, for bytes_per_token
+
+
+@gin.configurable
+def tokenizer(
+    out: epath.Path,
+    *,
+    documents: epath.Path = epath.Path("split"),
+    vocab_size: int = 8192,
+    sample_bytes: int = 32 << 20,
+    salt: str = "tokenizer",
+) -> dict:
+    """Trains on a sample of the kept training documents; writes tokenizer.model and tokenizer.json.
+
+    Args:
+      out: tokenizer directory to write.
+      documents: documents with column `split`.
+      vocab_size: number of ids, the 361 special and byte ids included.
+      sample_bytes: expected size of the sample, drawn by a salted hash of the ids.
+      salt: another salt draws another sample.
+
+    Raises:
+      ValueError: there are no training documents, or they do not yield `vocab_size` pieces.
+    """
+    sample = _sample(documents, sample_bytes, salt)
+    LOGGER.info("tokenizer: training %d pieces on %d documents", vocab_size, len(sample))
+    model = _train(sample, vocab_size)
+    with atomic(out / "tokenizer.model") as file:
+        file.write(model)
+    bytes_per_token = _bytes_per_token(documents, Encoder(out))
+    description = {
+        "vocab_size": vocab_size,
+        "digest": hashlib.sha256(model).hexdigest(),
+        "special": {
+            "unk": 0,
+            "bos": 1,
+            "eos": EOS,
+            "pad": 3,
+            "im_end": vocab_size - len(TAIL),
+            "im_start": vocab_size - len(TAIL) + 1,
+        },
+        "bytes_per_token": bytes_per_token,
+    }
+    with atomic(out / "tokenizer.json") as file:
+        file.write(json.dumps(description, indent=2).encode())
+    return {
+        "vocab_size": vocab_size,
+        "sample_documents": len(sample),
+        "sample_bytes": sum(len(text.encode()) for text in sample),
+        "bytes_per_token": bytes_per_token,
+    }
+
+
+class Encoder:
+    """Turns text into ids, exactly: `decode(encode(x)) == x` for every byte string x.
+
+    Args:
+      directory: a tokenizer directory.
+    """
+
+    # SentencePiece writes a space as U+2581 and replaces bytes that are not UTF-8, so both go around it as raw bytes.
+    _RAW = re.compile("([\u2581\ud800-\udfff]+)")
+
+    def __init__(self, directory: epath.PathLike) -> None:
+        model = (epath.Path(directory) / "tokenizer.model").read_bytes()
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """Ids (uint32 [tokens]) of `text`, without any special ids."""
+        if isinstance(text, str):
+            text = text.encode("utf-8", "surrogatepass")
+        runs = self._RAW.split(text.decode("utf-8", "surrogateescape"))  # plain, raw, plain, raw, …, plain
+        ids = [self._raw(run) if i % 2 else self._processor.encode(run, out_type="numpy") for i, run in enumerate(runs)]
+        return (ids[0] if len(ids) == 1 else np.concatenate(ids)).astype(np.uint32)
+
+    @staticmethod
+    def _raw(run: str) -> np.ndarray:
+        return np.frombuffer(run.encode("utf-8", "surrogateescape"), np.uint8).astype(np.int32) + FIRST_BYTE
+
+
+def _sample(documents: epath.Path, sample_bytes: int, salt: str) -> list[str]:
+    """Texts of the training documents that a draw with the share `sample_bytes` / all bytes selects."""
+    total = sum(pc.sum(table["size"]).as_py() for table in docs.read(documents, ["size"], split="train"))
+    sample = []
+    with Progress("tokenizer: sample", total, "bytes") as progress:
+        for table in docs.read(documents, ["id", "text", "size"], split="train"):
+            for identifier, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
+                if draw(salt, identifier) * total < sample_bytes:
+                    sample.append(text)
+            progress.update(pc.sum(table["size"]).as_py())
+    if not any(sample):
+        raise ValueError(f"{documents} holds no training documents to make a tokenizer from")
+    return sample
+
+
+def _train(sample: list[str], vocab_size: int) -> bytes:
+    """The model file: the same bytes for the same sample, however many threads SentencePiece uses."""
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_chunks(sample),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size - len(TAIL),
+            unk_id=0,
+            bos_id=1,
+            eos_id=EOS,
+            pad_id=3,
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentencepiece_length=32,  # long enough for deep indentation
+            max_sentence_length=4 * CHUNK,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _explained(error, vocab_size) from error
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
+    for piece in TAIL:
+        proto.pieces.add(piece=piece, score=0.0, type=proto.SentencePiece.CONTROL)
+    proto.trainer_spec.vocab_size = vocab_size
+    proto.trainer_spec.num_threads = 1
+    return proto.SerializeToString(deterministic=True)
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+    if match := re.search(r"too high .* <= (\d+)", str(error)):
+        largest = int(match[1]) + len(TAIL)
+        return ValueError(
+            f"tokenizer.vocab_size = {vocab_size} is too large for this corpus: at most {largest} is possible"
+        )
+    if match := re.search(r"smaller than required_chars. -?\d+ vs (\d+)", str(error)):
+        smallest = int(match[1]) + len(TAIL)
+        return ValueError(f"tokenizer.vocab_size = {vocab_size} is too small: at least {smallest} is needed")
+    return error
+
+
+def _chunks(sample: list[str]) -> Iterator[str]:
+    """The texts cut into at most `CHUNK` characters, behind the last line end of each chunk if it has one."""
+    for text in sample:
+        start = 0
+        while start < len(text):
+            end = start + CHUNK
+            if end < len(text):
+                end = text.rfind("\n", start, end) + 1 or end
+            yield text[start:end]
+            start = end
+
+
+def _bytes_per_token(documents: epath.Path, encoder: Encoder) -> dict[str, float]:
+    """By language, on held-out documents; on training documents if nothing is held out."""
+    size, tokens = Counter[str](), Counter[str]()
+    for split in ("heldout", "train"):
+        for table in docs.read(documents, ["text", "language"], split=split):
+            for text, language in zip(table["text"].to_pylist(), table["language"].to_pylist(), strict=True):
+                if text and size[language] < MEASURED_BYTES:
+                    size[language] += len(text.encode())
+                    tokens[language] += len(encoder.encode(text))
+        if size:
+            break
+    return {language: round(size[language] / tokens[language], 4) for language in sorted(tokens)}

@@ -1,0 +1,1 @@
+"""OpenCoder's model, training, decoding and evaluation in JAX."""

@@ -1,0 +1,82 @@
+"""Checkpoints: the only importer of Orbax, whose names still move.
+
+A checkpoint is a `TrainState` plus a small JSON of metadata (model configuration, tokens seen, configuration text). It
+restores onto any mesh and process count. A save that was killed half-way is invisible to `latest` and `restore`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax narrates every save through absl
+
+
+class Saver:
+    """Asynchronous saves into `directory`/<step>, keeping the `keep` newest and, for good, every `keep_every` steps."""
+
+    def __init__(self, directory: epath.Path, *, keep: int = 2, keep_every: int | None = None):
+        policies = ocp.training.preservation_policies
+        keepers: list[Any] = [policies.LatestN(keep)]
+        if keep_every:
+            keepers.append(policies.EveryNSteps(keep_every))
+        self._checkpointer = ocp.training.Checkpointer(
+            epath.Path(directory),
+            preservation_policy=policies.AnyPreservationPolicy(keepers),  # pyright: ignore[reportArgumentType]
+            cleanup_tmp_directories=True,
+        )
+
+    def save(self, step: int, state: Any, metadata: dict[str, Any]) -> None:
+        """Copies `state` off the devices, then writes in the background. Does nothing if `step` is already saved."""
+        if self._checkpointer.latest is None or self._checkpointer.latest.step < step:
+            self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
+
+    def close(self) -> None:
+        """Waits for the last save to be complete."""
+        self._checkpointer.close()
+
+
+def latest(directory: epath.Path) -> int | None:
+    """The newest complete step in `directory`, or None."""
+    if not epath.Path(directory).exists():
+        return None
+    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+        return None if checkpointer.latest is None else checkpointer.latest.step
+
+
+def metadata(directory: epath.Path, step: int | None = None) -> dict[str, Any]:
+    """The metadata saved with `step` (newest by default). Raises FileNotFoundError if there is no checkpoint."""
+    step = _existing(directory, step)
+    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+        found = checkpointer.metadata(step).custom_metadata
+    return {"step": step, **(found if isinstance(found, dict) else {})}
+
+
+def restore(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
+    """The state saved at `step` (newest by default), laid out as the shardings in `abstract` say.
+
+    Raises FileNotFoundError if there is no checkpoint: a run that should continue must never start afresh in silence.
+    """
+    step = _existing(directory, step)
+    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+        return checkpointer.load(step, abstract)
+
+
+def restore_params(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
+    """Only the parameters of a saved `TrainState`; the rest is not read."""
+    step = _existing(directory, step)
+    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+        saved = checkpointer.metadata(step).metadata
+        wanted = {**jax.tree.map(lambda _: ocp.PLACEHOLDER, saved), "params": abstract}
+        return checkpointer.load(step, wanted)["params"]
+
+
+def _existing(directory: epath.Path, step: int | None) -> int:
+    newest = latest(directory)
+    if newest is None:
+        raise FileNotFoundError(f"no complete checkpoint in {directory}: train that stage first, or change init_from")
+    return newest if step is None else step

@@ -1,0 +1,233 @@
+"""From dataset directories to batches, with the step number as the only state.
+
+A batch is a pure function of (data, configuration, step): random access goes all the way from a step to the windows of
+a mixture to spans of records. A resume is a seek, and the same examples come at step N on any number of hosts.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
+from tensorflow_datasets.proto import tf_example_pb2
+
+from oc_jax import chat
+from oc_jax.packing import Batch, Windows, best_fit
+from oc_jax.tokenizer import Tokenizer
+
+LOGGER = logging.getLogger("oc_jax.data")
+
+
+def load_manifest(directory: epath.Path) -> dict[str, Any]:
+    """manifest.json of a dataset directory. Raises FileNotFoundError naming the directory."""
+    path = epath.Path(directory) / "manifest.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{directory} is not a dataset directory (no manifest.json): check the mixture's paths")
+    return json.loads(path.read_text())
+
+
+def verify(directory: epath.Path, *, contents: bool = True) -> dict[str, Any]:
+    """Checks that every shard is present, of its recorded size and (with `contents`) of its recorded SHA-256.
+
+    Returns the manifest. Raises FileNotFoundError or ValueError naming the shard, at start-up, not at step 40,000.
+    """
+    manifest = load_manifest(directory)
+
+    def check(shard: dict[str, Any]) -> None:
+        path = epath.Path(directory) / shard["file"]
+        if not path.exists():
+            raise FileNotFoundError(f"shard {path} is missing: run the shards stage again")
+        size = path.stat().length
+        if size != shard["bytes"]:
+            raise ValueError(f"shard {path} is damaged ({size} bytes, {shard['bytes']} expected): write it again")
+        if contents:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != shard["sha256"]:
+                raise ValueError(f"shard {path} is damaged (its SHA-256 differs from the manifest's): write it again")
+
+    lengths = epath.Path(directory) / "lengths.npy"
+    if not lengths.exists() or hashlib.sha256(lengths.read_bytes()).hexdigest() != manifest["lengths_sha256"]:
+        raise ValueError(f"{lengths} is missing or damaged: run the shards stage again")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(check, manifest["shards"]))
+    return manifest
+
+
+class Records:
+    """Random access to the records of a dataset directory, in shard order: feature name → bytes.
+
+    Raises FileNotFoundError if `directory` has no manifest.
+    """
+
+    def __init__(self, directory: epath.Path):
+        shards = [s for s in load_manifest(directory)["shards"] if s["records"]]
+        # With the range in the name a shard is opened at its first read, not here.
+        names = [f"{directory / s['file']}[0:{s['records']}]" for s in shards]
+        self._source = ArrayRecordDataSource(names) if names else []
+        # A long document is cut into many windows; without this each of them would read it anew.
+        self._get = functools.lru_cache(maxsize=256)(self._parse)
+
+    def _parse(self, index: int) -> dict[str, bytes]:
+        example = tf_example_pb2.Example.FromString(self._source[index])
+        return {name: feature.bytes_list.value[0] for name, feature in example.features.feature.items()}
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, bytes]:
+        return self._get(index)
+
+
+def read_records(directory: epath.Path) -> Iterator[dict[str, bytes]]:
+    """All records of a dataset directory, in order."""
+    records = Records(directory)
+    return (records[i] for i in range(len(records)))
+
+
+class Examples(Protocol):
+    """Fixed-length training examples by index: Batch fields of shape [seq_len]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+
+class PackedDocuments:
+    """Concat-then-split windows over token records.
+
+    With `mask_documents` each document in a window gets its own segment and positions from 0; without it (the paper's
+    choice) the window is one sequence with full causal attention.
+    """
+
+    def __init__(self, directory: epath.Path, *, seq_len: int, seed: int, mask_documents: bool):
+        self.records = Records(directory)
+        lengths = np.load(epath.Path(directory) / "lengths.npy")
+        self.windows = Windows(lengths, seq_len, seed)
+        self.mask_documents = mask_documents
+
+    def tokens(self, record: int) -> np.ndarray:
+        return np.frombuffer(self.records[record]["tokens"], "<u4")
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        pieces = [self.tokens(s.record)[s.start : s.stop] for s in self.windows.spans(index)]
+        tokens = np.concatenate(pieces).astype(np.int32)
+        lengths = [len(p) for p in pieces] if self.mask_documents else [len(tokens)]
+        segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)
+        positions = np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])
+        # The first token of the next document cannot be told from this one when documents are masked.
+        weights = (segments[1:] == segments[:-1]).astype(np.float32)
+        return Batch(tokens[:-1], tokens[1:], weights, positions[:-1], segments[:-1])._asdict()
+
+
+class PackedChats:
+    """Conversations rendered by `chat.render`, packed best-fit with one segment each; only answers have weight.
+
+    A conversation longer than `seq_len` + 1 tokens is cut there, so its end token is not trained on; one whose answer
+    does not begin before the cut is left out. Raises ValueError when none is left.
+    """
+
+    def __init__(self, directory: epath.Path, *, seq_len: int, seed: int, tokenizer: Tokenizer):
+        self.records = Records(directory)
+        self.tokenizer = tokenizer
+        self.seq_len = seq_len
+        lengths, kept = [], []
+        for record in range(len(self.records)):
+            ids, mask = self.render(record)
+            if any(mask[1:]):
+                kept.append(record)
+                lengths.append(len(ids) - 1)
+        if not kept:
+            raise ValueError(f"no answer in {directory} begins within {seq_len} tokens: raise seq_len or add data")
+        if len(kept) < len(self.records):
+            left_out = len(self.records) - len(kept)
+            LOGGER.info(f"{directory.name}: {left_out} of {len(self.records)} prompts fill seq_len {seq_len}, left out")
+        self.bins = [[kept[i] for i in b] for b in best_fit(np.asarray(lengths, np.int64), seq_len, seed)]
+
+    def render(self, record: int) -> tuple[list[int], list[bool]]:
+        messages = json.loads(self.records[record]["messages"])
+        ids, mask = chat.render(messages, self.tokenizer)
+        return ids[: self.seq_len + 1], mask[: self.seq_len + 1]
+
+    def __len__(self) -> int:
+        return len(self.bins)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        packed = Batch(
+            tokens=np.full(self.seq_len, self.tokenizer.pad, np.int32),
+            targets=np.full(self.seq_len, self.tokenizer.pad, np.int32),
+            weights=np.zeros(self.seq_len, np.float32),
+            positions=np.zeros(self.seq_len, np.int32),
+            segment_ids=np.zeros(self.seq_len, np.int32),
+        )
+        at = 0
+        for segment, record in enumerate(self.bins[index], start=1):
+            ids, mask = self.render(record)
+            span = slice(at, at := at + len(ids) - 1)
+            packed.tokens[span] = ids[:-1]
+            packed.targets[span] = ids[1:]
+            packed.weights[span] = mask[1:]
+            packed.positions[span] = np.arange(len(ids) - 1)
+            packed.segment_ids[span] = segment
+        return packed._asdict()
+
+
+def open_examples(
+    directory: epath.Path, tokenizer: Tokenizer, *, seq_len: int, seed: int, mask_documents: bool
+) -> Examples:
+    """The training examples of a verified dataset directory, by its kind.
+
+    Raises ValueError when it was made with another tokenizer or holds nothing to train on.
+    """
+    manifest = verify(directory)
+    if manifest["kind"] == "messages":
+        return PackedChats(directory, seq_len=seq_len, seed=seed, tokenizer=tokenizer)
+    if manifest["kind"] != "tokens":
+        raise ValueError(f"{directory} holds '{manifest['kind']}' records, which are not for training")
+    if manifest["tokenizer_digest"] != tokenizer.digest:
+        raise ValueError(f"{directory} was made with another tokenizer than {tokenizer.directory}: run its stage again")
+    return PackedDocuments(directory, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
+
+
+def batches(
+    mixture: Mapping[str, tuple[Examples, float]],
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    start: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """This process's share of the global batches from number `start` on, without end.
+
+    mixture: name → (examples, weight); weights are shares of tokens. Every epoch of a source is permuted anew from
+    `seed`. Arrays are [accumulation, batch_size / accumulation / process_count, seq_len]. Raises ValueError when
+    batch_size does not divide.
+    """
+    if batch_size % (accumulation * process_count):
+        raise ValueError(
+            f"batch_size {batch_size} does not divide over {accumulation} accumulation steps × {process_count} hosts"
+        )
+    sources = [
+        grain.MapDataset.source(examples).seed(seed + i).shuffle().repeat()
+        for i, (examples, _) in enumerate(mixture.values())
+    ]
+    mixed = grain.MapDataset.mix(sources, [weight for _, weight in mixture.values()])
+    local = mixed[process_index::process_count].batch(batch_size // process_count)
+    iterator = iter(local.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
+    grain.experimental.set_next_index(iterator, start)
+    for batch in iterator:
+        yield Batch(**{k: v.reshape(accumulation, -1, *v.shape[1:]) for k, v in batch.items()})

@@ -1,0 +1,256 @@
+"""Text from a checkpoint: prefill, then sampling from a KV cache, a batch of prompts at a time.
+
+`Engine` holds the weights on the mesh that training would use. Every request draws from its own random stream (seed and
+its index), so what it samples does not depend on the requests it shares a batch with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from oc_jax import chat
+from oc_jax import checkpoint as checkpoint_lib
+from oc_jax import model as model_lib
+from oc_jax.model import Cache, ModelConfig, Params
+from oc_jax.sharding import Layout, MeshConfig, make_layout
+from oc_jax.step import make_score_step
+from oc_jax.tokenizer import Tokenizer
+
+BUCKET = 64  # prompts and caches are padded to multiples of this, so that few shapes are compiled
+STEPS_PER_CALL = 32  # tokens sampled on the device between two looks for stop strings on the host
+
+
+class Completion(NamedTuple):
+    tokens: list[int]  # sampled ids, without the one that ended the sequence
+    text: str  # their text, cut before the first stop string
+    finish_reason: str  # "stop" (an end token or a stop string) or "length"
+
+
+class Sampled(NamedTuple):
+    """Device state of a batch being decoded."""
+
+    cache: Cache
+    logits: jax.Array  # [batch, vocab] fp32, of the next token
+    position: jax.Array  # [batch] int32, of the next token
+    done: jax.Array  # [batch] bool
+    tokens: jax.Array  # [batch, max_new_tokens] int32
+    count: jax.Array  # [batch] int32, tokens sampled so far
+
+
+class Engine:
+    """A model ready to complete and to score."""
+
+    def __init__(
+        self, config: ModelConfig, params: Params, tokenizer: Tokenizer, layout: Layout, *, batch_size: int = 32
+    ):
+        self.config, self.params, self.tokenizer, self.layout = config, params, tokenizer, layout
+        self.batch_size = batch_size
+        self.dtype = jax.tree.leaves(params)[0].dtype
+        self._score = make_score_step(config, layout, compute_dtype=self.dtype, loss_chunk=128)
+
+    @classmethod
+    def load(cls, checkpoint: epath.Path, tokenizer: epath.Path, *, mesh: MeshConfig = MeshConfig()) -> Engine:
+        """The newest checkpoint of a train stage, in the precision of the platform (float32 on CPU, else bfloat16).
+
+        Raises FileNotFoundError if the stage has no checkpoint.
+        """
+        directory = epath.Path(checkpoint) / "checkpoints"
+        config = ModelConfig(**checkpoint_lib.metadata(directory)["model"])
+        layout = make_layout(mesh)
+        _, shapes, axes = model_lib.abstract(config)
+        abstract = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout.tree(axes, shapes)
+        )
+        params = checkpoint_lib.restore_params(directory, abstract)
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+        params = jax.tree.map(lambda p: p.astype(dtype), params)
+        return cls(config, params, Tokenizer(tokenizer), layout)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        """Completes each prompt (token ids); `temperature` 0 is greedy.
+
+        A sequence ends at eos or <|im_end|>, at a stop string, after `max_new_tokens` or at the end of the context. A
+        prompt that leaves no room in the context comes back empty with reason "length".
+        """
+        completions = [Completion([], "", "length")] * len(prompts)
+        fits = [i for i, p in enumerate(prompts) if 0 < len(p) < self.config.max_position_embeddings]
+        fits.sort(key=lambda i: len(prompts[i]))  # neighbours share a bucket
+        for at in range(0, len(fits), self.batch_size):
+            indices = fits[at : at + self.batch_size]
+            batch = [prompts[i] for i in indices]
+            options = dict(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+            for index, completion in zip(indices, self._generate_batch(batch, indices, stop, **options), strict=True):
+                completions[index] = completion
+        return completions
+
+    def _generate_batch(self, prompts, requests, stop, *, max_new_tokens, temperature, top_p, seed) -> list[Completion]:
+        rows = self.batch_size  # short batches are filled with copies, so that one program serves all
+        filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]
+        requests = np.asarray([*requests, *[0] * (rows - len(prompts))], np.int32)
+        lengths = np.asarray([len(p) for p in filled], np.int32)
+        width = _bucket(int(lengths.max()))
+        room = min(max_new_tokens, self.config.max_position_embeddings - int(lengths.min()))
+        tokens = np.full((rows, width), self.tokenizer.pad, np.int32)
+        for row, prompt in enumerate(filled):
+            tokens[row, : len(prompt)] = prompt
+        ends = (self.tokenizer.eos, self.tokenizer.im_end)
+        state = _prefill(self.config, self.params, tokens, lengths, slots=_bucket(width + room), new=room)
+        state = state._replace(done=jnp.arange(rows) >= len(prompts))
+        sample = functools.partial(_sample, self.config, ends, min(STEPS_PER_CALL, room), float(top_p))
+        key = jax.random.key(seed)
+        while True:
+            state = sample(self.params, state, key, requests, jnp.float32(temperature))
+            texts = [self._text(t[:n]) for t, n in zip(*jax.device_get((state.tokens, state.count)), strict=True)]
+            stopped = np.asarray([any(s in text for s in stop) for text in texts])
+            done = np.asarray(state.done) | stopped
+            if done.all() or int(np.max(np.asarray(state.count))) >= room:
+                break
+            state = state._replace(done=jnp.asarray(done))
+        count, sampled = np.asarray(state.count), np.asarray(state.tokens)
+        full = (count >= room) | (lengths + count >= self.config.max_position_embeddings)
+        return [
+            _finish(sampled[r, : count[r]].tolist(), texts[r], stop, full=bool(full[r])) for r in range(len(prompts))
+        ]
+
+    def _text(self, tokens: np.ndarray) -> str:
+        return self.tokenizer.decode_text(tokens.tolist())
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """For each sequence of n ≥ 2 tokens the natural-log probabilities of tokens 1 … n−1, fp32."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+        for at in range(0, len(order), self.batch_size):
+            indices = order[at : at + self.batch_size]
+            width = _bucket(max(len(sequences[i]) for i in indices) - 1)
+            tokens = np.full((self.batch_size, width + 1), self.tokenizer.pad, np.int32)
+            for row, i in enumerate(indices):
+                tokens[row, : len(sequences[i])] = sequences[i]
+            positions = np.broadcast_to(np.arange(width, dtype=np.int32), (self.batch_size, width))
+            out = np.asarray(self._score(self.params, tokens[:, :-1], tokens[:, 1:], positions))
+            for row, i in enumerate(indices):
+                scores[i] = out[row, : len(sequences[i]) - 1]
+        return scores
+
+
+def _bucket(n: int) -> int:
+    return -(-n // BUCKET) * BUCKET
+
+
+def _finish(tokens: list[int], text: str, stop: Sequence[str], *, full: bool) -> Completion:
+    cuts = [at for s in stop if (at := text.find(s)) >= 0]
+    if cuts:
+        return Completion(tokens, text[: min(cuts)], "stop")
+    return Completion(tokens, text, "length" if full else "stop")
+
+
+@functools.partial(jax.jit, static_argnames=("config", "slots", "new"))
+def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, slots: int, new: int) -> Sampled:
+    """Runs prompts [batch, width], padded on the right, and leaves the logits after each one's last token.
+
+    Padding writes keys beyond a prompt's length; they are later than any position that looks at them, and the sampled
+    tokens overwrite them before they come into view.
+    """
+    graphdef, _, _ = model_lib.abstract(config)
+    batch, width = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
+    cache = model_lib.make_cache(config, batch, slots, params["lm_head"].dtype)
+    hidden, cache = nnx.merge(graphdef, params)(tokens, positions, cache=cache)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
+    logits = jnp.einsum("bld,dv->blv", last, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
+    zeros = jnp.zeros((batch,), jnp.int32)
+    return Sampled(cache, logits, lengths, zeros.astype(bool), jnp.zeros((batch, new), jnp.int32), zeros)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
+def _sample(config: ModelConfig, ends, steps: int, top_p: float, params, state: Sampled, key, requests, temperature):
+    """Samples up to `steps` tokens for every row that is not done."""
+    graphdef, _, _ = model_lib.abstract(config)
+    room = state.tokens.shape[1]
+    rows = jnp.arange(state.tokens.shape[0])
+
+    def body(carry):
+        step, state = carry
+        token = _draw(state.logits, state.count, key, requests, temperature, top_p)
+        ended = jnp.isin(token, jnp.asarray(ends)) | (state.position >= config.max_position_embeddings)
+        active = ~state.done & ~ended
+        slot = jnp.where(active, state.count, room)  # a row that is done writes out of bounds: dropped
+        tokens = state.tokens.at[rows, slot].set(token, mode="drop")
+        # A finished row runs along at its last position; nobody reads what it writes.
+        model = nnx.merge(graphdef, params)
+        hidden, cache = model(token[:, None], state.position[:, None], cache=state.cache)
+        logits = jnp.einsum("bld,dv->blv", hidden, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
+        advance = active.astype(jnp.int32)
+        done = state.done | ended | (state.count + advance >= room)
+        ended_state = Sampled(cache, logits, state.position + advance, done, tokens, state.count + advance)
+        return step + 1, ended_state
+
+    def more(carry):
+        return (carry[0] < steps) & ~jnp.all(carry[1].done)
+
+    return jax.lax.while_loop(more, body, (0, state))[1]
+
+
+def _draw(logits, count, key, requests, temperature, top_p: float) -> jax.Array:
+    """One token per row: greedy at temperature 0, else from the smallest set of tokens that holds `top_p`."""
+
+    def one(logits, count, request):
+        stream = jax.random.fold_in(jax.random.fold_in(key, request), count)
+        scaled = logits / jnp.maximum(temperature, 1e-6)
+        if top_p < 1.0:
+            ranked = jnp.sort(jax.nn.softmax(scaled), descending=True)
+            # The token that crosses top_p still belongs to the set.
+            smallest = ranked[jnp.sum(jnp.cumsum(ranked) < top_p)]
+            scaled = jnp.where(jax.nn.softmax(scaled) >= smallest, scaled, -jnp.inf)
+        return jnp.where(temperature > 0, jax.random.categorical(stream, scaled), jnp.argmax(logits))
+
+    return jax.vmap(one)(logits, count, requests).astype(jnp.int32)
+
+
+def _prompts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    for text in args.prompt:
+        if args.chat:
+            yield chat.render([{"role": "user", "content": text}], tokenizer, generation_prompt=True)[0]
+        else:
+            yield [tokenizer.eos, *tokenizer.encode(text)]
+
+
+def main(argv: list[str]) -> None:
+    """python run.py --mode=generate"""
+    parser = argparse.ArgumentParser(
+        prog="run.py --mode=generate", description="Samples completions from a checkpoint."
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="directory of a finished train stage, e.g. out/cookbook/sft2"
+    )
+    parser.add_argument("--tokenizer", help="tokenizer directory (default: beside the checkpoint)")
+    parser.add_argument("--prompt", action="append", required=True, help="text to complete; may be given several times")
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the chat template as a user's turn")
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
+    parser.add_argument("--top_p", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    checkpoint = epath.Path(args.checkpoint)
+    engine = Engine.load(checkpoint, epath.Path(args.tokenizer) if args.tokenizer else checkpoint.parent / "tokenizer")
+    prompts = list(_prompts(args, engine.tokenizer))
+    options = {k: getattr(args, k) for k in ("max_new_tokens", "temperature", "top_p", "seed")}
+    for text, completion in zip(args.prompt, engine.generate(prompts, **options), strict=True):
+        print(f"{text if not args.chat else ''}{completion.text}")

@@ -1,0 +1,168 @@
+"""Reads a workdir into plain data for the report. Whatever is missing comes back empty; nothing here raises for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+EXCERPTS_PER_REASON = 3
+_NOT_STAGES = frozenset({"superseded", "_scratch"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage's directory. done: its DONE.json, empty for a half-done stage."""
+
+    name: str
+    directory: epath.Path
+    done: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """train, evaluate or data: what its files say it is."""
+        if (self.directory / "metrics.jsonl").exists():
+            return "train"
+        return "evaluate" if (self.directory / "results.json").exists() else "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """One dropped document: where it came from, all its reasons, the beginning of its text (None: it has none)."""
+
+    id: str
+    path: str
+    language: str
+    size: int
+    reasons: list[str]
+    text: str | None
+
+
+def read_json(path: epath.Path) -> Any:
+    """The parsed file; {} if it is missing or cut short."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+
+
+def read_text(path: epath.Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def stages(workdir: epath.Path, exclude: epath.Path) -> list[Stage]:
+    """Stages in the order in which they started, half-done ones last; without the one that writes to `exclude`."""
+    found = [
+        Stage(str(directory.relative_to(workdir)), directory, read_json(directory / "DONE.json"))
+        for directory in _stage_directories(workdir)
+        if directory != exclude
+    ]
+    return sorted(found, key=lambda s: (not s.done, s.done.get("started", 0), s.name))
+
+
+def _stage_directories(parent: epath.Path, depth: int = 2) -> Iterator[epath.Path]:
+    """Directories that a stage has started in; names may have two parts, such as data/corpus."""
+    for directory in parent.iterdir():
+        if directory.name in _NOT_STAGES or not directory.is_dir():
+            continue
+        if (directory / "DONE.json").exists() or (directory / "STARTED.json").exists():
+            yield directory
+        elif depth > 1:
+            yield from _stage_directories(directory, depth - 1)
+
+
+def funnels(found: list[Stage]) -> list[tuple[Stage, dict[str, Any]]]:
+    """(stage, its funnel.json) of the stages that pass documents on."""
+    pairs = [(stage, read_json(stage.directory / "funnel.json")) for stage in found]
+    return [(stage, funnel) for stage, funnel in pairs if "kept" in funnel]
+
+
+def manifests(found: list[Stage]) -> list[dict[str, Any]]:
+    return [
+        manifest | {"stage": stage.name}
+        for stage in found
+        if (manifest := read_json(stage.directory / "manifest.json"))
+    ]
+
+
+def tokenizer(found: list[Stage]) -> dict[str, Any]:
+    return next((read for s in found if (read := read_json(s.directory / "tokenizer.json"))), {})
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What a training stage logged: rows of metrics.jsonl with "at", the tokens seen so far in this stage, added."""
+
+    name: str
+    rows: list[dict[str, Any]]
+
+
+def curves(found: list[Stage]) -> list[Curve]:
+    read = []
+    for stage in found:
+        rows, at, previous = [], 0, None
+        for line in read_text(stage.directory / "metrics.jsonl").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # the line being written when the run was killed
+            # a row stands for all steps since the one before
+            at += int(row.get("tokens") or 0) * (row["step"] - previous if previous is not None else 1)
+            previous = row["step"]
+            rows.append(row | {"at": at})
+        if rows:
+            read.append(Curve(stage.name, rows))
+    return sorted(read, key=lambda curve: curve.rows[0].get("time", 0))
+
+
+def reason_key(reason: str) -> str:
+    """The part of a reason that is counted: ``too_long > 10 (12)`` → ``too_long > 10``."""
+    return re.split(r":| \(", reason, maxsplit=1)[0]
+
+
+def dropped(directory: epath.Path) -> dict[str, list[Dropped]]:
+    """By reason, the documents with the smallest ids that a stage dropped for it.
+
+    Ids are hashes, so these are a random draw that stays the same. The first pass reads narrow columns only.
+    """
+    smallest: dict[str, list[tuple[int, str, epath.Path, int, int]]] = {}
+    for part, group, table in _row_groups(directory, ["id", "reasons"]):
+        for row, (identifier, reasons) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
+            for key in {reason_key(reason) for reason in reasons}:
+                heap = smallest.setdefault(key, [])
+                heapq.heappush(heap, (-int(identifier[:15], 16), identifier, part, group, row))
+                if len(heap) > EXCERPTS_PER_REASON:
+                    heapq.heappop(heap)
+    wanted: dict[tuple[str, int], set[int]] = {}
+    for heap in smallest.values():
+        for _, _, part, group, row in heap:
+            wanted.setdefault((str(part), group), set()).add(row)
+    documents = {d.id: d for d in _read_rows(wanted)}
+    return {key: [documents[e[1]] for e in sorted(heap, reverse=True)] for key, heap in smallest.items()}
+
+
+def _row_groups(directory: epath.Path, columns: list[str]) -> Iterator[tuple[epath.Path, int, pa.Table]]:
+    for part in sorted(path for path in directory.iterdir() if path.name.endswith(".parquet")):
+        with part.open("rb") as file:
+            parquet = pq.ParquetFile(file)
+            for group in range(parquet.num_row_groups):
+                yield part, group, parquet.read_row_group(group, columns=columns)
+
+
+def _read_rows(wanted: dict[tuple[str, int], set[int]]) -> Iterator[Dropped]:
+    columns = ["id", "repo", "path", "language", "size", "reasons", "text"]
+    for (part, group), rows in wanted.items():
+        with epath.Path(part).open("rb") as file:
+            table = pq.ParquetFile(file).read_row_group(group, columns=columns)
+        for row in table.take(pa.array(sorted(rows))).to_pylist():
+            yield Dropped(
+                row["id"], f"{row['repo']}/{row['path']}", row["language"], row["size"], row["reasons"],
+                row["text"] and row["text"][:4000],
+            )  # fmt: skip

@@ -1,0 +1,129 @@
+"""From logical axis names to devices. The only file that names mesh axes.
+
+The model calls its axes ``embed``, ``heads``, ``batch`` … ; a rule table says which mesh axes each is split over.
+Stored parameters and activations use different names (``embed`` and ``act_embed``), which is all that FSDP is: the
+parameter is split over ``fsdp``, the activation that meets it is not, so XLA gathers the parameter just before its use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("dcn", "fsdp", "tensor", "context")
+
+# logical axis → mesh axes that split it (None: replicated)
+DEFAULT_RULES = {
+    # stored parameters
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "mlp": "tensor",
+    "norm": None,
+    # activations and batches
+    "batch": ("dcn", "fsdp"),
+    "length": "context",
+    "act_embed": None,
+    "act_heads": "tensor",
+    "act_kv_heads": "tensor",
+    "act_mlp": "tensor",
+    "act_vocab": "tensor",
+}
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one of them may be -1 and takes the devices that the others leave.
+
+    `dcn` splits the batch between slices (or between nodes on a slow network), `fsdp` splits batch and parameters,
+    `tensor` splits heads, MLP and vocabulary, `context` splits the sequence. `rules` overrides entries of
+    `DEFAULT_RULES`.
+    """
+
+    dcn: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+    context: int = 1
+    rules: dict[str, str | Sequence[str] | None] = dataclasses.field(default_factory=dict)
+
+    def sizes(self, devices: int) -> tuple[int, ...]:
+        """Axis sizes on `devices` devices. Raises ValueError when they do not multiply to that number."""
+        sizes = [self.dcn, self.fsdp, self.tensor, self.context]
+        fixed = math.prod(s for s in sizes if s != -1)
+        if sizes.count(-1) > 1 or fixed < 1 or devices % fixed or (-1 not in sizes and fixed != devices):
+            wanted = " × ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
+            raise ValueError(f"mesh {wanted} does not fit {devices} devices: change MeshConfig in gin/mesh")
+        return tuple(devices // fixed if s == -1 else s for s in sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A mesh and the rules that place logical axes on it."""
+
+    mesh: Mesh
+    rules: dict[str, str | Sequence[str] | None]
+
+    def spec(self, *names: str | None) -> PartitionSpec:
+        """PartitionSpec for an array whose axes are called `names`. Raises KeyError for an unknown name."""
+        axes = [None if name is None else self.rules[name] for name in names]
+        return PartitionSpec(*(tuple(a) if isinstance(a, list) else a for a in axes))
+
+    def sharding(self, *names: str | None) -> NamedSharding:
+        return NamedSharding(self.mesh, self.spec(*names))
+
+    def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
+        """Asks XLA to lay out `x` by the logical names of its axes."""
+        return jax.lax.with_sharding_constraint(x, self.sharding(*names))
+
+    def tree(self, axes, shapes):
+        """NamedShardings for a tree of logical axis names; raises ValueError where a size does not divide."""
+
+        def one(path, names, shape):
+            sharding = self.sharding(*names)
+            for name, size, axis in zip(names, shape.shape, sharding.spec, strict=True):
+                ways = math.prod(self.mesh.shape[a] for a in ([axis] if isinstance(axis, str) else axis or []))
+                if size % ways:
+                    raise ValueError(
+                        f"parameter {jax.tree_util.keystr(path)}: axis '{name}' of size {size} does not divide over "
+                        f"{ways} devices of mesh axis {axis}: change MeshConfig or its rules"
+                    )
+            return sharding
+
+        return jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
+
+    @property
+    def batch_shards(self) -> int:
+        """Into how many parts the batch axis is split."""
+        axes = self.rules["batch"] or ()
+        return math.prod(self.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes))
+
+
+def make_layout(config: MeshConfig, devices: Sequence[Any] | None = None) -> Layout:
+    """Lays `devices` (all of them by default) out as `config` says, with Auto axes (XLA propagates shardings)."""
+    devices = jax.devices() if devices is None else devices
+    shape = config.sizes(len(devices))
+    unknown = set(config.rules) - set(DEFAULT_RULES)
+    if unknown:
+        raise ValueError(f"MeshConfig.rules: unknown logical axes {sorted(unknown)}; known: {sorted(DEFAULT_RULES)}")
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    if devices[0].platform == "tpu":  # respects the torus, and slices when dcn > 1
+        from jax.experimental import mesh_utils
+
+        if config.dcn > 1:
+            grid = mesh_utils.create_hybrid_device_mesh((1, *shape[1:]), (shape[0], 1, 1, 1), devices=devices)
+        else:
+            grid = mesh_utils.create_device_mesh(shape, devices=devices)
+    else:
+        grid = np.asarray(devices).reshape(shape)
+    return Layout(Mesh(grid, MESH_AXES, axis_types=auto), DEFAULT_RULES | dict(config.rules))

@@ -1,0 +1,262 @@
+"""The training stage: pretraining, annealing and both stages of fine-tuning are this function under four gin scopes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import signal
+import time
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from oc_jax import checkpoint, flops
+from oc_jax.data import batches, open_examples
+from oc_jax.metrics import MetricsWriter, ProgressLine, host_rss_gb
+from oc_jax.model import ModelConfig
+from oc_jax.packing import Batch
+from oc_jax.schedule import Schedule
+from oc_jax.sharding import Layout, MeshConfig, make_layout
+from oc_jax.step import BATCH_AXES, TrainState, init_state, make_train_step, state_shardings
+from oc_jax.tokenizer import Tokenizer
+
+
+class Preempted(Exception):
+    """SIGTERM came; the state is saved and the same command continues from it."""
+
+
+@gin.configurable
+def train(
+    out: epath.Path,
+    *,
+    mixture: dict[epath.Path, float] = gin.REQUIRED,
+    tokenizer: epath.Path = epath.Path("tokenizer"),
+    init_from: epath.Path | None = None,
+    init: str = "params",
+    model: ModelConfig = gin.REQUIRED,
+    mesh: MeshConfig = gin.REQUIRED,
+    optimizer: optax.GradientTransformation = gin.REQUIRED,
+    schedule: Schedule = gin.REQUIRED,
+    steps: int = gin.REQUIRED,
+    batch_size: int = gin.REQUIRED,
+    seq_len: int = gin.REQUIRED,
+    accumulation: int = 1,
+    mask_documents: bool = False,
+    compute_dtype: str | None = None,
+    loss_chunk: int = 512,
+    seed: int = 0,
+    checkpoint_every: int = 1000,
+    keep_checkpoints: int = 2,
+    keep_every: int | None = None,
+    log_every: int = 10,
+) -> dict[str, Any]:
+    """Trains for `steps` steps and leaves the final state in out/checkpoints.
+
+    Args:
+      out: the stage's directory: checkpoints/, metrics.jsonl, tensorboard/.
+      mixture: dataset directory → share of the tokens.
+      tokenizer: the tokenizer directory that the data sets were made with.
+      init_from: a train stage to start from; None starts from random parameters.
+      init: what to take from it: "params" (fresh optimizer, step 0: fine-tuning) or "state" (optimizer moments and
+        step go on: annealing, a second phase of pretraining).
+      model, mesh, optimizer, schedule: the collaborators; `schedule` is a function of the global step.
+      steps: optimizer steps of this stage.
+      batch_size: sequences per step, over all devices; accumulation: into how many micro-batches it is cut.
+      seq_len: tokens per sequence.
+      mask_documents: whether packed documents are hidden from each other.
+      compute_dtype: of activations and gathered parameters; None: float32 on CPU, bfloat16 elsewhere. Master weights
+        are always fp32.
+      loss_chunk: positions per slice of the loss; bounds the memory of the logits.
+      seed: of initialisation and of the order of the data.
+      checkpoint_every: steps between saves; the newest `keep_checkpoints` stay, every `keep_every`-th for good.
+      log_every: steps between rows of metrics.jsonl.
+
+    Returns:
+      step, tokens, loss of the last step, epochs per data set, and the SHA-256 of the parameters (on one process).
+
+    Raises:
+      Preempted: after SIGTERM, once the state is saved.
+      ValueError, FileNotFoundError: damaged or missing data, another tokenizer, a mesh that does not divide.
+      FloatingPointError: the loss is no longer finite.
+    """
+    # 1. Where to compute: the mesh, and the precision of the platform.
+    layout = make_layout(mesh)
+    if (batch_size // accumulation) % layout.batch_shards:
+        raise ValueError(
+            f"{batch_size // accumulation} sequences per micro-batch do not divide over {layout.batch_shards} batch "
+            "shards of the mesh: change train.batch_size, train.accumulation or MeshConfig"
+        )
+    compute_dtype = compute_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+    # 2. What to read: every shard is checked before the first step.
+    vocabulary = Tokenizer(tokenizer)
+    if vocabulary.vocab_size > model.vocab_size:
+        raise ValueError(f"the tokenizer has {vocabulary.vocab_size} ids, ModelConfig.vocab_size is {model.vocab_size}")
+    sources = {
+        path.name: (
+            open_examples(path, vocabulary, seq_len=seq_len, seed=seed, mask_documents=mask_documents),
+            weight,
+        )
+        for path, weight in mixture.items()
+    }
+
+    # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.
+    abstract, first_step = _starting_point(init_from, init, model)
+    shapes, shardings = state_shardings(model, optimizer, layout)
+    own = checkpoint.latest(out / "checkpoints")
+    if own is not None:
+        state = checkpoint.restore(out / "checkpoints", _with_shardings(shapes, shardings), own)
+    else:
+        state = _initial_state(abstract, init_from, init, model, optimizer, layout, seed)
+
+    # 4. The step, and its data from where the state stands.
+    step_fn = make_train_step(model, optimizer, schedule, layout, compute_dtype=compute_dtype, loss_chunk=loss_chunk)
+    step, last_step = int(state.step), first_step + steps
+    data = batches(
+        sources,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        seed=seed,
+        start=step - first_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    # 5. The loop.
+    run = _Run(out, step, last_step, log_every, flops.train_flops_per_token(model, seq_len), batch_size * seq_len)
+    saver = checkpoint.Saver(out / "checkpoints", keep=keep_checkpoints, keep_every=keep_every)
+    described = {"model": dataclasses.asdict(model), "seq_len": seq_len, "stage": out.name, "config": gin.config_str()}
+    try:
+        with _Sigterm() as sigterm:
+            while step < last_step:
+                state, metrics = step_fn(state, _to_devices(next(data), layout))
+                step += 1
+                run.after_step(step, metrics)
+                if step % checkpoint_every == 0 or step == last_step or sigterm.received:
+                    saver.save(step, state, described)
+                if sigterm.received and step < last_step:
+                    raise Preempted(f"{out.name} stopped by SIGTERM, saved at step {step}: run again to continue")
+    finally:
+        saver.close()
+        run.close()
+
+    # 6. What a reader wants to know of it.
+    epochs = {
+        name: round(steps * batch_size * weight / sum(mixture.values()) / len(examples), 3)
+        for name, (examples, weight) in sources.items()
+    }
+    return {
+        "step": step,
+        "tokens": steps * batch_size * seq_len,
+        "parameters": flops.parameter_count(model),
+        "loss": run.last_loss,
+        "epochs": epochs,
+        "params_sha256": params_sha256(state.params),
+    }
+
+
+def _starting_point(init_from: epath.Path | None, init: str, model: ModelConfig) -> tuple[dict | None, int]:
+    """(metadata of the checkpoint to start from, global step at which this stage begins)."""
+    if init not in ("params", "state"):
+        raise ValueError(f"train.init = '{init}' is unknown: use 'params' or 'state'")
+    if init_from is None:
+        return None, 0
+    found = checkpoint.metadata(init_from / "checkpoints")
+    theirs, ours = found["model"], dataclasses.asdict(model)
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"):
+        if theirs[name] != ours[name]:
+            raise ValueError(f"ModelConfig.{name} is {ours[name]}, but {init_from} was trained with {theirs[name]}")
+    return found, found["step"] if init == "state" else 0
+
+
+def _initial_state(found, init_from, init, model, optimizer, layout: Layout, seed: int) -> TrainState:
+    if found is None:
+        return init_state(model, optimizer, layout, seed)
+    shapes, shardings = state_shardings(model, optimizer, layout)
+    wanted = _with_shardings(shapes, shardings)
+    directory = init_from / "checkpoints"
+    if init == "state":
+        return checkpoint.restore(directory, wanted, found["step"])
+    params = checkpoint.restore_params(directory, wanted.params, found["step"])
+    fresh = jax.jit(lambda p: TrainState(np.int32(0), p, optimizer.init(p)), out_shardings=shardings)
+    return fresh(params)
+
+
+def _with_shardings(shapes, shardings):
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+
+def _to_devices(batch: Batch, layout: Layout) -> Batch:
+    """Global arrays [accumulation, batch, length] from this process's part of the batch."""
+    sharding = layout.sharding(*BATCH_AXES)
+    return Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
+
+
+def params_sha256(params) -> str | None:
+    """SHA-256 over the parameters' names and bytes; None when they are spread over processes."""
+    if jax.process_count() > 1:
+        return None
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class _Sigterm:
+    """Within the block, SIGTERM sets `received` instead of ending the process."""
+
+    received = False
+
+    def _receive(self, signum, frame):
+        self.received = True
+
+    def __enter__(self):
+        self._previous = signal.signal(signal.SIGTERM, self._receive)
+        return self
+
+    def __exit__(self, *exception):
+        signal.signal(signal.SIGTERM, self._previous)
+
+
+class _Run:
+    """Metrics and progress of one stage. Rates leave the first step out: it is compilation."""
+
+    def __init__(self, out: epath.Path, step: int, last_step: int, log_every: int, flops_per_token: float, tokens: int):
+        self.stage, self.first_step, self.last_step, self.log_every = out.name, step, last_step, log_every
+        self.flops_per_token, self.tokens = flops_per_token, tokens
+        self._rate_from: tuple[int, float] | None = None
+        self._writer = MetricsWriter(out, resume_step=step) if jax.process_index() == 0 else None
+        self.last_loss: float | None = self._writer.last.get("loss") if self._writer else None
+        self._progress = ProgressLine(self.stage, last_step)
+
+    def after_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        if self._rate_from is None:
+            jax.block_until_ready(metrics)
+            self._rate_from = (step, time.monotonic())
+        elif step % self.log_every and step != self.last_step:
+            return  # nothing is fetched from the devices, so they run ahead of the host
+        values = {k: float(v) for k, v in metrics.items()}
+        if not np.isfinite(values["loss"]):
+            raise FloatingPointError(f"{self.stage}: loss is {values['loss']} at step {step}: lower the learning rate")
+        self.last_loss = values["loss"]
+        since, at = self._rate_from
+        seconds = (time.monotonic() - at) / (step - since) if step > since else None
+        self._rate_from = (step, time.monotonic())
+        rate = self.tokens / seconds if seconds else None
+        peak = flops.peak_flops(jax.devices()[0].device_kind)
+        mfu = rate * self.flops_per_token / (peak * jax.device_count()) if rate and peak else None
+        row = {"step": step, "stage": self.stage, **values, "tokens_per_second": rate, "mfu": mfu}
+        if self._writer:
+            self._writer.write({**row, "host_rss_gb": round(host_rss_gb(), 3), "time": time.time()})
+            note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}"
+            note += f"  {rate:,.0f} tokens/s" if rate else "  compiled"
+            self._progress.update(step, seconds, note + (f"  MFU {mfu:.1%}" if mfu else ""))
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()

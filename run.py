@@ -1,0 +1,189 @@
+#!/usr/bin/env python
+"""The door: runs a recipe of stages, or one single job.
+
+    python run.py --gin_file=gin/runs/cookbook.gin --workdir=out/cookbook
+    python run.py --mode=generate --checkpoint=out/cookbook/sft2 --prompt="Write a function that ..."
+
+Running the same command again skips what is finished and resumes what is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+# mode → (what it does, module:function that takes the remaining arguments); these need no gin file
+JOBS = {
+    "generate": ("sample completions from a checkpoint", "oc_jax.decode:main"),
+}
+RECIPE_MODES = {
+    "recipe": "all stages of run.recipe (the default)",
+    "train": "only the training stages of run.recipe; the data sets have to be there",
+    "print": "print the resolved configuration and the stages, run nothing",
+}
+
+# Importing these registers what gin files can bind.
+CONFIGURABLES = (
+    "data_prep.annealing",
+    "data_prep.decontaminate",
+    "data_prep.dedup",
+    "data_prep.funnel",
+    "data_prep.instructions",
+    "data_prep.quality.stages",
+    "data_prep.sampling",
+    "data_prep.shards",
+    "data_prep.sources",
+    "data_prep.tokenizer",
+    "data_prep.transforms",
+    "oc_jax.evals",
+    "oc_jax.optim",
+    "oc_jax.report",
+    "oc_jax.train",
+)
+
+
+def run_files() -> str:
+    """The shipped run files, each with the first line of its comment."""
+    lines = []
+    for path in sorted((ROOT / "gin" / "runs").glob("*.gin")):
+        lines.append(f"  {path.relative_to(ROOT)}  {path.read_text().splitlines()[0].lstrip('# ')}")
+    return "\n".join(lines)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    modes = {**RECIPE_MODES, **{name: what for name, (what, _) in JOBS.items()}}
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="run files:\n"
+        + run_files()
+        + "\n\nmodes:\n"
+        + "\n".join(f"  {k:10} {v}" for k, v in modes.items())
+        + "\n\nA single job has its own flags: python run.py --mode=generate --help",
+        add_help=False,
+    )
+    parser.add_argument(
+        "--mode", default="recipe", choices=sorted(modes), metavar="MODE", help="what to do (see below)"
+    )
+    parser.add_argument("--gin_file", action="append", default=[], help="run file; may be given several times")
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="'NAME = VALUE'",
+        help="overrides one binding of the files",
+    )
+    parser.add_argument("--workdir", help="directory that holds one sub-directory per stage; local or gs://")
+    parser.add_argument(
+        "--allow_config_change", action="store_true", help="resume a half-done stage although its configuration changed"
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    parser = make_parser()
+    flags, rest = parser.parse_known_args(argv)
+    if flags.mode in JOBS:
+        module, function = JOBS[flags.mode][1].split(":")
+        # The mode's own parser reads everything else, its --help included.
+        return getattr(importlib.import_module(module), function)([a for a in argv if not a.startswith("--mode")])
+    if flags.help:
+        return parser.print_help()
+    if rest:
+        parser.error(f"unknown flags: {' '.join(rest)}")
+    if not flags.gin_file:
+        parser.error("give a run file with --gin_file, for instance --gin_file=gin/runs/cookbook.gin (see --help)")
+    run_recipe(flags)
+
+
+def parse_gin(files: list[str], bindings: list[str]) -> None:
+    """Loads gin files and bindings. Raises ValueError, OSError or SyntaxError from gin."""
+    import gin
+
+    gin.add_config_file_search_path(str(ROOT))
+    gin.parse_config_files_and_bindings(files, bindings, print_includes_and_imports=False)
+
+
+def log_to(path) -> None:
+    """Sends the project's log lines to the console and to a file, which also gets the progress lines."""
+    import logging
+
+    console, file = logging.StreamHandler(), logging.StreamHandler(path.open("a"))
+    if sys.stderr.isatty():  # progress stands there already, in place
+        console.addFilter(lambda record: not record.name.endswith(".progress"))
+    for handler in (console, file):
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        for package in ("data_prep", "oc_jax"):
+            logging.getLogger(package).addHandler(handler)
+            logging.getLogger(package).setLevel(logging.INFO)
+            logging.getLogger(package).propagate = False
+
+
+def register() -> None:
+    """Makes everything that gin files can bind known to gin."""
+    import gin
+
+    for module in CONFIGURABLES:
+        importlib.import_module(module)
+
+    @gin.configurable
+    def run(recipe=gin.REQUIRED):
+        """Holds the binding run.recipe; run_recipe calls the stages one by one."""
+
+
+def run_recipe(flags: argparse.Namespace) -> None:
+    register()
+    import gin
+    from etils import epath
+
+    from oc_jax import recipe
+
+    parse_gin(flags.gin_file, flags.gin_bindings)
+    stages = [recipe.Stage.from_reference(r) for r in gin.query_parameter("run.recipe")]
+    names = [stage.name for stage in stages]
+    if len(set(names)) < len(names):
+        raise recipe.RecipeError(f"run.recipe names a stage twice: {', '.join(names)}; give each its own scope")
+    if flags.mode == "train":
+        stages = [stage for stage in stages if stage.selector.endswith("train.train")]
+    if flags.mode == "print":
+        print(gin.config_str(), "# Stages and every parameter they see", sep="\n")
+        for stage in stages:
+            print(f"\n# {stage.name}", *(f"{k} = {v!r}" for k, v in stage.parameters().items()), sep="\n")
+        return
+    if not flags.workdir:
+        raise recipe.RecipeError("give a directory for the results with --workdir")
+    workdir = epath.Path(os.path.abspath(flags.workdir) if "://" not in flags.workdir else flags.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.gin").write_text(gin.config_str())
+    log_to(workdir / "run.log")
+    for number, stage in enumerate(stages, start=1):
+        recipe.LOGGER.info(f"[{number}/{len(stages)}] {stage.name}")
+        recipe.run_stage(stage, workdir, allow_config_change=flags.allow_config_change)
+        (workdir / "operative_config.gin").write_text(gin.operative_config_str())
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("OC_TRACEBACK"):
+            raise
+        known = type(error).__name__ in (
+            "RecipeError",
+            "Preempted",
+            "ValueError",
+            "FileNotFoundError",
+            "FloatingPointError",
+        )
+        print(f"run.py: {' '.join(str(error).split())}" if known else "", file=sys.stderr)
+        if not known:
+            raise
+        sys.exit(143 if type(error).__name__ == "Preempted" else 1)

@@ -1,0 +1,33 @@
+"""Eight simulated CPU devices for every test; must run before jax is used."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config):
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def gin_cleared():
+    import gin
+
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """Reference records and benchmark data that are not part of the project: OC_TEST_DATA, or ../shared/data."""
+    path = pathlib.Path(os.environ.get("OC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no test data at {path}: set OC_TEST_DATA")
+    return path

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from etils import epath
+
+from data_prep import annealing, documents
+from data_prep.engine import LocalEngine
+
+LOOP = "def solve(xs):\n    for x in xs:\n        yield x\n"
+
+
+def train(path: str, text: str, **columns: Any) -> dict[str, Any]:
+    return {"path": path, "text": text, "split": "train"} | columns
+
+
+@pytest.mark.parametrize(
+    ("row", "reasons"),
+    [
+        (train("a.py", "# LeetCode 1\n" + LOOP), []),
+        (train("a.py", "class Solution:\n    " + LOOP.replace("\n", "\n    ")), []),
+        (train("a.py", "def binary_search(): ...\n" + LOOP), []),
+        (train("a.py", "# by binary\n# searching\n" + LOOP), ["not_algorithmic"]),
+        (train("a.py", "class BinarySearchTree: ...\n" + LOOP), []),
+        (train("a.py", LOOP), ["not_algorithmic"]),
+        (train("a.md", "leetcode", doc_type="text", language="markdown"), ["not_algorithmic"]),
+        (train("a.c", "// Dijkstra's algorithm", language="c"), []),
+        (train("a.py", "# leetcode\n" + LOOP, split="heldout"), ["held_out"]),
+        (train("a.py", "# leetcode\nimport os, numpy\n" + LOOP), []),
+        (train("pkg/a.py", "# leetcode\n" + LOOP + "    import pkg.b\n"), ["not_self_contained: pkg"]),
+        (train("pkg/a.py", "# leetcode\nfrom .b import c\n" + LOOP), ["not_self_contained: ."]),
+        (train("a.py", "leetcode is\nnot Python\n"), ["not_self_contained: syntax"]),
+        (train("a.py", "# leetcode\nfor x in y:\n    def f(): return x\n"), ["no_loops"]),
+    ],
+)
+def test_algorithmic_documents(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any], row: dict[str, Any], reasons: list[str]
+) -> None:
+    _, (marked,) = run_stage(annealing.algorithmic, documents=write_documents("split", [row]))
+    assert marked["reasons"] == reasons
+
+
+def test_share_of_the_algorithmic_documents(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    rows = [train(f"{i}.c", "leetcode", language="c") for i in range(1000)]
+    result, marked = run_stage(annealing.algorithmic, documents=write_documents("split", rows), sampling_share=0.3)
+    assert 250 < result["files_kept"] < 350
+    assert {tuple(row["reasons"]) for row in marked} == {(), ("not_sampled",)}
+
+
+GOOD = '''def double(x):
+    """Return twice the given number, of any type.
+
+    >>> double(2)
+    4
+    """
+    return x * math.tau / math.pi
+'''
+MODULE = f'''import math
+import os
+
+{GOOD}
+
+def needs(x):
+    """Return something that depends on the file."""
+    return OTHER + os.sep + LIMIT
+
+
+def short(x):
+    """Short."""
+    return x
+'''
+
+
+@pytest.fixture
+def functions(write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]) -> list[dict[str, Any]]:
+    split = write_documents(
+        "split",
+        [train("a.py", MODULE, stars=1), train("dir/b.py", MODULE, stars=9, licence="MIT", repo="best")],
+        [train("c.py", MODULE, stars=5), train("held.py", MODULE, split="heldout"), train("d.c", MODULE, language="c")],
+    )
+    result, rows = run_stage(annealing.functions, documents=split, buckets=3)
+    assert (result["files_in"], result["files_kept"]) == (6, 1)
+    return rows
+
+
+def test_a_function_becomes_a_document(functions: list[dict[str, Any]]) -> None:
+    (row,) = [row for row in functions if not row["reasons"]]
+    assert row["text"] == "import math\n\n\n" + GOOD
+    parent = documents.document_id("test", "best", "dir/b.py", None)
+    assert json.loads(row["provenance"]) == {"parent": parent, "function": "double", "line": 4}
+    assert (row["path"], row["repo"], row["licence"], row["split"]) == ("dir/b.py#L4", "best", "MIT", "train")
+    assert row["size"] == len(row["text"])
+
+
+def test_other_functions_are_dropped_with_a_reason(functions: list[dict[str, Any]]) -> None:
+    kept = next(row["id"] for row in functions if not row["reasons"])
+    reasons = sorted((row["path"], reason) for row in functions for reason in row["reasons"])
+    assert reasons == [
+        ("a.py#L13", "not_self_contained: LIMIT, OTHER"),
+        ("a.py#L4", f"exact_duplicate: {kept}"),
+        ("c.py#L13", "not_self_contained: LIMIT, OTHER"),
+        ("c.py#L4", f"exact_duplicate: {kept}"),
+        ("dir/b.py#L13", "not_self_contained: LIMIT, OTHER"),
+    ]
+    assert len({row["id"] for row in functions}) == len(functions)
+
+
+def test_functions_do_not_depend_on_workers(
+    write_documents: Callable[..., epath.Path], functions: list[dict[str, Any]], tmp_path: Any
+) -> None:
+    out = epath.Path(tmp_path / "again")
+    out.mkdir()
+    annealing.functions(out, documents=epath.Path(tmp_path / "split"), buckets=3, engine=LocalEngine(workers=2))
+    for part in documents.parts(out):
+        assert part.read_bytes() == (epath.Path(tmp_path) / "functions" / part.name).read_bytes()
+        assert pq.read_schema(part).equals(documents.SCHEMA)

@@ -1,0 +1,172 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from oc_jax import schedule
+from oc_jax.loss import cross_entropy
+from oc_jax.model import ModelConfig
+from oc_jax.optim import adamw
+from oc_jax.packing import Batch
+from oc_jax.sharding import MeshConfig, make_layout
+from oc_jax.step import init_state, make_score_step, make_train_step
+
+CONFIG = ModelConfig(
+    vocab_size=512,
+    hidden_size=64,
+    intermediate_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    head_dim=16,
+    max_position_embeddings=64,
+)
+
+
+def batches(steps, accumulation, masked=True):
+    for step in range(steps):
+        rng = np.random.default_rng(step)
+        tokens = rng.integers(0, 512, (16, 65)).astype(np.int32)
+        weights = (rng.random((16, 64)) < 0.7).astype(np.float32) if masked else np.ones((16, 64), np.float32)
+        positions = np.broadcast_to(np.concatenate([np.arange(40), np.arange(24)]).astype(np.int32), (16, 64))
+        segments = np.broadcast_to(np.repeat([1, 2], [40, 24]).astype(np.int32), (16, 64))
+        batch = Batch(tokens[:, :-1], tokens[:, 1:], weights, positions, segments)
+        yield Batch(*(x.reshape(accumulation, 16 // accumulation, 64) for x in batch))
+
+
+def losses(mesh, accumulation=1, steps=12):
+    layout = make_layout(MeshConfig(**mesh), jax.devices()[: int(np.prod(list(mesh.values())))])
+    optimizer = adamw()
+    state = init_state(CONFIG, optimizer, layout, seed=0)
+    step = make_train_step(
+        CONFIG, optimizer, schedule.wsd(1e-2, 3, 8, 4, 1e-4), layout, compute_dtype="float32", loss_chunk=16
+    )
+    out = []
+    for batch in batches(steps, accumulation):
+        state, metrics = step(state, batch)
+        out.append(float(metrics["loss"]))
+    return np.asarray(out), state
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return losses({"fsdp": 1})[0]
+
+
+@pytest.mark.parametrize(
+    "mesh, accumulation",
+    [
+        ({"fsdp": 4, "tensor": 2}, 1),
+        ({"dcn": 2, "fsdp": 2, "context": 2}, 2),
+        ({"fsdp": 2, "tensor": 2, "context": 2}, 4),
+        ({"fsdp": 1}, 8),
+    ],
+)
+def test_every_mesh_and_accumulation_has_the_loss_curve_of_one_device(one_device, mesh, accumulation):
+    curve, state = losses(mesh, accumulation)
+    np.testing.assert_allclose(curve, one_device, rtol=1e-5)
+    gate = state.params["layers"]["mlp"]["gate"]
+    assert gate.sharding.shard_shape(gate.shape)[1:] == (64 // mesh.get("fsdp", 1), 128 // mesh.get("tensor", 1))
+
+
+def test_step_equals_optax_adamw_on_the_mean_loss():
+    """One step against the textbook: jax.grad of the mean loss, optax's own clip and AdamW with the decay mask."""
+    from flax import nnx
+
+    from oc_jax.model import abstract
+    from oc_jax.optim import decay_mask
+
+    layout = make_layout(MeshConfig(fsdp=1), jax.devices()[:1])
+    optimizer = adamw()
+    state = init_state(CONFIG, optimizer, layout, seed=3)
+    before = jax.tree.map(np.array, state.params)
+    batch = next(batches(1, 1))
+
+    def mean_loss(params):
+        hidden, _ = nnx.merge(abstract(CONFIG)[0], params)(batch.tokens[0], batch.positions[0], batch.segment_ids[0])
+        log_probs = jax.nn.log_softmax(hidden @ params["lm_head"])
+        picked = jnp.take_along_axis(log_probs, batch.targets[0][..., None], -1)[..., 0]
+        return -jnp.sum(picked * batch.weights[0]) / jnp.sum(batch.weights[0])
+
+    textbook = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(3e-4, b1=0.9, b2=0.95, weight_decay=0.1, mask=decay_mask)
+    )
+    grads = jax.grad(mean_loss)(before)
+    updates, _ = textbook.update(grads, textbook.init(before), before)
+    expected = optax.apply_updates(before, updates)
+    step = make_train_step(CONFIG, optimizer, lambda step: 3e-4, layout, compute_dtype="float32", loss_chunk=16)
+    state, metrics = step(state, batch)
+    assert float(metrics["loss"]) == pytest.approx(float(mean_loss(before)), rel=1e-6)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.global_norm(grads)), rel=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=3e-6)
+
+
+def test_norm_scales_are_not_decayed():
+    from oc_jax.model import abstract
+    from oc_jax.optim import decay_mask
+
+    mask = decay_mask(abstract(CONFIG)[1])
+    assert mask["embedding"] and mask["layers"]["mlp"]["gate"]
+    assert not mask["norm"]["scale"] and not mask["layers"]["attention_norm"]["scale"]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 1000])
+def test_chunked_loss_and_gradient_equal_the_dense_ones(chunk):
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(2, 48, 8)), jnp.float32)
+    head = jnp.asarray(rng.normal(size=(8, 33)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, 33, (2, 48)))
+    weights = jnp.asarray(rng.random((2, 48)), jnp.float32)
+
+    def dense(hidden, head):
+        return -jnp.sum(
+            weights * jnp.take_along_axis(jax.nn.log_softmax(hidden @ head), targets[..., None], -1)[..., 0]
+        )
+
+    ours = lambda h, w: cross_entropy(h, w, targets, weights, chunk, lambda x, *names: x)
+    np.testing.assert_allclose(ours(hidden, head), dense(hidden, head), rtol=1e-6)
+    for a, b in zip(jax.grad(ours, (0, 1))(hidden, head), jax.grad(dense, (0, 1))(hidden, head), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_bf16_compute_keeps_fp32_master_weights_and_a_close_loss(one_device):
+    layout = make_layout(MeshConfig(fsdp=1), jax.devices()[:1])
+    optimizer = adamw()
+    state = init_state(CONFIG, optimizer, layout, seed=0)
+    step = make_train_step(
+        CONFIG, optimizer, schedule.wsd(1e-2, 3, 8, 4, 1e-4), layout, compute_dtype="bfloat16", loss_chunk=16
+    )
+    state, metrics = step(state, next(batches(1, 1)))
+    assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+    assert float(metrics["loss"]) == pytest.approx(one_device[0], rel=1e-2)
+
+
+def test_scores_are_log_probabilities():
+    layout = make_layout(MeshConfig(fsdp=1), jax.devices()[:1])
+    params = init_state(CONFIG, adamw(), layout, seed=0).params
+    tokens = np.random.default_rng(0).integers(0, 512, (1, 33))
+    score = make_score_step(CONFIG, layout, compute_dtype="float32", loss_chunk=8)
+    positions = np.arange(32)[None]
+    every = [score(params, tokens[:, :-1], np.full((1, 32), v), positions) for v in range(0, 512)]
+    np.testing.assert_allclose(np.exp(np.stack(every)).sum(0), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "mesh, message",
+    [
+        ({"fsdp": 3}, "does not fit 8 devices"),
+        ({"fsdp": -1, "tensor": -1}, "does not fit"),
+        ({"rules": {"emb": "fsdp"}}, "unknown"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_says_what_to_change(mesh, message):
+    with pytest.raises(ValueError, match=message):
+        make_layout(MeshConfig(**mesh))
+
+
+def test_a_parameter_that_does_not_divide_is_named():
+    layout = make_layout(MeshConfig(fsdp=1, tensor=8))
+    with pytest.raises(ValueError, match=r"\['attention'\]\['k'\].*does not divide over 8"):
+        init_state(CONFIG, adamw(), layout, seed=0)
