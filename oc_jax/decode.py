@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.step import make_score_step
 from oc_jax.tokenizer import Tokenizer
 
-BUCKET = 64  # prompts and caches are padded to multiples of this, so that few shapes are compiled
+SMALLEST_WIDTH = 128  # prompts are padded to this times a power of two, so that few shapes are compiled
 STEPS_PER_CALL = 32  # tokens sampled on the device between two looks for stop strings on the host
 
 
@@ -42,7 +43,7 @@ class Sampled(NamedTuple):
     logits: jax.Array  # [batch, vocab] fp32, of the next token
     position: jax.Array  # [batch] int32, of the next token
     done: jax.Array  # [batch] bool
-    tokens: jax.Array  # [batch, max_new_tokens] int32
+    tokens: jax.Array  # [batch, room for the longest completion] int32
     count: jax.Array  # [batch] int32, tokens sampled so far
 
 
@@ -107,25 +108,24 @@ class Engine:
         requests = np.asarray([*requests, *[0] * (rows - len(prompts))], np.int32)
         lengths = np.asarray([len(p) for p in filled], np.int32)
         width = _bucket(int(lengths.max()))
-        room = min(max_new_tokens, self.config.max_position_embeddings - int(lengths.min()))
         tokens = np.full((rows, width), self.tokenizer.pad, np.int32)
         for row, prompt in enumerate(filled):
             tokens[row, : len(prompt)] = prompt
         ends = (self.tokenizer.eos, self.tokenizer.im_end)
-        state = _prefill(self.config, self.params, tokens, lengths, slots=_bucket(width + room), new=room)
+        state = _prefill(self.config, self.params, tokens, lengths, new=_bucket(max_new_tokens))
         state = state._replace(done=jnp.arange(rows) >= len(prompts))
-        sample = functools.partial(_sample, self.config, ends, min(STEPS_PER_CALL, room), float(top_p))
+        limits = {"room": max_new_tokens, "temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
         key = jax.random.key(seed)
         while True:
-            state = sample(self.params, state, key, requests, jnp.float32(temperature))
+            state = _sample(self.config, ends, self.params, state, key, requests, **limits)
             texts = [self._text(t[:n]) for t, n in zip(*jax.device_get((state.tokens, state.count)), strict=True)]
             stopped = np.asarray([any(s in text for s in stop) for text in texts])
             done = np.asarray(state.done) | stopped
-            if done.all() or int(np.max(np.asarray(state.count))) >= room:
+            if done.all():
                 break
             state = state._replace(done=jnp.asarray(done))
         count, sampled = np.asarray(state.count), np.asarray(state.tokens)
-        full = (count >= room) | (lengths + count >= self.config.max_position_embeddings)
+        full = (count >= max_new_tokens) | (lengths + count >= self.config.max_position_embeddings)
         return [
             _finish(sampled[r, : count[r]].tolist(), texts[r], stop, full=bool(full[r])) for r in range(len(prompts))
         ]
@@ -151,7 +151,7 @@ class Engine:
 
 
 def _bucket(n: int) -> int:
-    return -(-n // BUCKET) * BUCKET
+    return SMALLEST_WIDTH * 2 ** max(0, math.ceil(math.log2(n / SMALLEST_WIDTH)))
 
 
 def _finish(tokens: list[int], text: str, stop: Sequence[str], *, full: bool) -> Completion:
@@ -161,9 +161,11 @@ def _finish(tokens: list[int], text: str, stop: Sequence[str], *, full: bool) ->
     return Completion(tokens, text, "length" if full else "stop")
 
 
-@functools.partial(jax.jit, static_argnames=("config", "slots", "new"))
-def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, slots: int, new: int) -> Sampled:
+@functools.partial(jax.jit, static_argnames=("config", "new"))
+def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, new: int) -> Sampled:
     """Runs prompts [batch, width], padded on the right, and leaves the logits after each one's last token.
+
+    There is room for `new` more tokens.
 
     Padding writes keys beyond a prompt's length; they are later than any position that looks at them, and the sampled
     tokens overwrite them before they come into view.
@@ -171,7 +173,7 @@ def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, slots: int
     graphdef, _, _ = model_lib.abstract(config)
     batch, width = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
-    cache = model_lib.make_cache(config, batch, slots, params["lm_head"].dtype)
+    cache = model_lib.make_cache(config, batch, width + new, params["lm_head"].dtype)
     hidden, cache = nnx.merge(graphdef, params)(tokens, positions, cache=cache)
     last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
     logits = jnp.einsum("bld,dv->blv", last, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
@@ -179,11 +181,10 @@ def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, slots: int
     return Sampled(cache, logits, lengths, zeros.astype(bool), jnp.zeros((batch, new), jnp.int32), zeros)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=5)
-def _sample(config: ModelConfig, ends, steps: int, top_p: float, params, state: Sampled, key, requests, temperature):
-    """Samples up to `steps` tokens for every row that is not done."""
+@functools.partial(jax.jit, static_argnames=("config", "ends"), donate_argnames="state")
+def _sample(config: ModelConfig, ends, params, state: Sampled, key, requests, *, room, temperature, top_p) -> Sampled:
+    """Samples up to STEPS_PER_CALL tokens for every row that is not done; at most `room` in all."""
     graphdef, _, _ = model_lib.abstract(config)
-    room = state.tokens.shape[1]
     rows = jnp.arange(state.tokens.shape[0])
 
     def body(carry):
@@ -191,37 +192,48 @@ def _sample(config: ModelConfig, ends, steps: int, top_p: float, params, state: 
         token = _draw(state.logits, state.count, key, requests, temperature, top_p)
         ended = jnp.isin(token, jnp.asarray(ends)) | (state.position >= config.max_position_embeddings)
         active = ~state.done & ~ended
-        slot = jnp.where(active, state.count, room)  # a row that is done writes out of bounds: dropped
+        slot = jnp.where(active, state.count, state.tokens.shape[1])  # a row that is done writes out of bounds: dropped
         tokens = state.tokens.at[rows, slot].set(token, mode="drop")
         # A finished row runs along at its last position; nobody reads what it writes.
-        model = nnx.merge(graphdef, params)
-        hidden, cache = model(token[:, None], state.position[:, None], cache=state.cache)
+        hidden, cache = nnx.merge(graphdef, params)(token[:, None], state.position[:, None], cache=state.cache)
         logits = jnp.einsum("bld,dv->blv", hidden, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
-        advance = active.astype(jnp.int32)
-        done = state.done | ended | (state.count + advance >= room)
-        ended_state = Sampled(cache, logits, state.position + advance, done, tokens, state.count + advance)
-        return step + 1, ended_state
+        count = state.count + active
+        done = state.done | ended | (count >= room)
+        return step + 1, Sampled(cache, logits, state.position + active, done, tokens, count)
 
     def more(carry):
-        return (carry[0] < steps) & ~jnp.all(carry[1].done)
+        return (carry[0] < STEPS_PER_CALL) & ~jnp.all(carry[1].done)
 
     return jax.lax.while_loop(more, body, (0, state))[1]
 
 
-def _draw(logits, count, key, requests, temperature, top_p: float) -> jax.Array:
-    """One token per row: greedy at temperature 0, else from the smallest set of tokens that holds `top_p`."""
+def _draw(logits: jax.Array, count, key, requests, temperature, top_p) -> jax.Array:
+    """One token per row of `logits`: greedy at temperature 0, else from the fewest tokens that hold `top_p`."""
 
-    def one(logits, count, request):
-        stream = jax.random.fold_in(jax.random.fold_in(key, request), count)
-        scaled = logits / jnp.maximum(temperature, 1e-6)
-        if top_p < 1.0:
-            ranked = jnp.sort(jax.nn.softmax(scaled), descending=True)
-            # The token that crosses top_p still belongs to the set.
-            smallest = ranked[jnp.sum(jnp.cumsum(ranked) < top_p)]
-            scaled = jnp.where(jax.nn.softmax(scaled) >= smallest, scaled, -jnp.inf)
-        return jnp.where(temperature > 0, jax.random.categorical(stream, scaled), jnp.argmax(logits))
+    def nucleus(scaled):
+        """Hides all but the most probable tokens whose probabilities add up to `top_p`."""
+        probabilities = jax.nn.softmax(scaled)
 
-    return jax.vmap(one)(logits, count, requests).astype(jnp.int32)
+        def halve(_, bounds):  # the bits of positive floats are ordered as the floats are
+            low, high = bounds
+            middle = (low + high) // 2
+            least = jax.lax.bitcast_convert_type(middle, jnp.float32)[:, None]
+            enough = jnp.sum(jnp.where(probabilities >= least, probabilities, 0.0), axis=-1) >= top_p
+            return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+        # Bisection finds the exact threshold in 31 passes; sorting a vocabulary takes far longer.
+        bounds = jnp.zeros_like(count), jnp.full_like(count, 0x3F800001)
+        least = jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, bounds)[0], jnp.float32)
+        return jnp.where(probabilities >= least[:, None], scaled, -jnp.inf)
+
+    def drawn(logits):
+        scaled = logits / temperature
+        scaled = jax.lax.cond(top_p < 1.0, nucleus, lambda x: x, scaled)
+        streams = jax.vmap(lambda request, n: jax.random.fold_in(jax.random.fold_in(key, request), n))(requests, count)
+        return jax.vmap(jax.random.categorical)(streams, scaled)
+
+    token = jax.lax.cond(temperature > 0, drawn, lambda x: jnp.argmax(x, axis=-1), logits)
+    return token.astype(jnp.int32)
 
 
 def _prompts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -130,8 +130,8 @@ class Attention(nnx.Module):
         self.o = _weight(rngs, config, (n, h, d), ("heads", "head_dim", "embed"))
         self.config = config
 
-    def __call__(self, x, positions, segment_ids, cache: Cache | None, constrain: Constrain):
-        """x [batch, length, embed] → same, and the cache with this call's keys and values written at `positions`."""
+    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, constrain: Constrain):
+        """x [batch, length, embed] → same, and the cache with this layer's keys and values written at `positions`."""
         config = self.config
         q = project("bld,dnh->blnh", x, self.q[...])
         k = project("bld,dkh->blkh", x, self.k[...])
@@ -141,8 +141,8 @@ class Attention(nnx.Module):
         kv_positions, kv_segments = positions, segment_ids
         if cache is not None:
             rows = jnp.arange(x.shape[0])[:, None]
-            cache = Cache(cache.k.at[rows, positions].set(k), cache.v.at[rows, positions].set(v))
-            k, v = cache
+            cache = Cache(cache.k.at[layer, rows, positions].set(k), cache.v.at[layer, rows, positions].set(v))
+            k, v = cache.k[layer], cache.v[layer]
             # An empty slot's number is later than any query's position, so the causal mask hides it.
             kv_positions = jnp.broadcast_to(jnp.arange(k.shape[1]), k.shape[:2])
         out = attention(
@@ -181,8 +181,8 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x, positions, segment_ids, cache: Cache | None, constrain: Constrain):
-        attended, cache = self.attention(self.attention_norm(x), positions, segment_ids, cache, constrain)
+    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, constrain: Constrain):
+        attended, cache = self.attention(self.attention_norm(x), positions, segment_ids, layer, cache, constrain)
         x = constrain(x + attended, "batch", "length", "act_embed")
         x = x + self.mlp(self.mlp_norm(x), constrain)
         return constrain(x, "batch", "length", "act_embed"), cache
@@ -211,13 +211,14 @@ class Transformer(nnx.Module):
         x = constrain(table[tokens], "batch", "length", "act_embed")
         graphdef, layers = nnx.split(self.layers)
 
-        def block(x, layer):
-            params, cache = layer
-            return nnx.merge(graphdef, params)(x, positions, segment_ids, cache, constrain)
+        def block(carry, layer):
+            # The cache is carried, not scanned over: so a step writes a few slots in place instead of copying it.
+            (x, cache), (index, params) = carry, layer
+            return nnx.merge(graphdef, params)(x, positions, segment_ids, index, cache, constrain), None
 
         if self.config.remat != "none":
             block = jax.checkpoint(block, policy=REMAT[self.config.remat], prevent_cse=False)
-        x, cache = jax.lax.scan(block, x, (layers, cache))
+        (x, cache), _ = jax.lax.scan(block, (x, cache), (jnp.arange(self.config.num_hidden_layers), layers))
         return self.norm(x), cache
 
 

@@ -251,7 +251,7 @@ def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = 
         if old.exists():
             old.rmtree()
         out.rename(old)
-    elif (out / "STARTED.json").exists():
+    elif (out / "STARTED.json").exists() and len(_files(out)) > 1:
         started = json.loads((out / "STARTED.json").read_text())
         changed = differences(started["params"], wanted["params"]) + differences(started["inputs"], wanted["inputs"])
         if changed and not allow_config_change:

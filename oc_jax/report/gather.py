@@ -149,7 +149,7 @@ def dropped(directory: epath.Path) -> dict[str, list[Dropped]]:
 
 
 def _row_groups(directory: epath.Path, columns: list[str]) -> Iterator[tuple[epath.Path, int, pa.Table]]:
-    for part in sorted(path for path in directory.iterdir() if path.name.endswith(".parquet")):
+    for part in sorted(directory.glob("part-*.parquet")):
         with part.open("rb") as file:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
