@@ -32,16 +32,16 @@ def report(out: epath.Path, *, workdir: epath.Path = epath.Path(".")) -> dict[st
 def page(workdir: epath.Path, exclude: epath.Path) -> str:
     """The page about `workdir`; the stage in directory `exclude` (the report itself) is left out."""
     stages = gather.stages(workdir, exclude)
-    funnels = gather.funnels(stages)
+    corpus = gather.corpus(stages)
     curves = gather.curves(stages)
     results = {s.name: r for s in stages if (r := gather.read_json(s.directory / "results.json"))}
     written = {s.name: r for s in stages if (r := gather.read_json(s.directory / "samples.json"))}
     described = gather.tokenizer(stages)
     parts = {
         "Pipeline": sections.pipeline(stages),
-        "Funnel": sections.funnel(funnels),
-        "Languages": sections.languages(funnels),
-        "Dropped": sections.dropped(funnels),
+        "Funnel": sections.funnel(corpus),
+        "Languages": sections.languages(corpus),
+        "Dropped": sections.dropped(gather.funnels(stages)),
         "Tokenizer": sections.tokenizer(described),
         "Data sets": sections.data_sets(gather.manifests(stages), stages),
         "Training": model_sections.training(curves),
@@ -59,8 +59,8 @@ def page(workdir: epath.Path, exclude: epath.Path) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{esc(workdir.name)}</title><style>{(_HERE / 'page.css').read_text()}</style></head><body>"
         f'<header><div><div class="over">OpenCoder cookbook · run report</div><h1>{esc(workdir.name)}</h1>'
-        f'<p class="lead">{_lead(stages, funnels, curves, results)}</p>'
-        f"{_tiles(stages, funnels, curves, results)}</div></header>"
+        f'<p class="lead">{_lead(stages, corpus, curves, results)}</p>'
+        f"{_tiles(stages, corpus, curves, results)}</div></header>"
         f"<nav><div>{links}</div></nav><main>{body}"
         "<footer>Made by the stage report from the files of the run; it can be made again at any time.</footer></main>"
         f"<script>{(_HERE / 'page.js').read_text()}</script></body></html>\n"

@@ -84,6 +84,17 @@ def funnels(found: list[Stage]) -> list[tuple[Stage, dict[str, Any]]]:
     return [(stage, funnel) for stage, funnel in pairs if "kept" in funnel]
 
 
+def corpus(found: list[Stage]) -> list[tuple[Stage, dict[str, Any]]]:
+    """Of `funnels` those between the sources and the corpus: what the stage `funnel` merged, or all before it ran.
+
+    Stages behind them (algorithmic documents, functions) take from the corpus and leave it as it is.
+    """
+    merged = [read_json(stage.directory / "funnel.json").get("stages") for stage in found]
+    names = {counted["stage"] for stages in merged if stages for counted in stages}
+    every = funnels(found)
+    return [pair for pair in every if pair[0].name in names] if names else every
+
+
 def manifests(found: list[Stage]) -> list[dict[str, Any]]:
     return [
         manifest | {"stage": stage.name}
