@@ -111,13 +111,15 @@ def parse_gin(files: list[str], bindings: list[str]) -> None:
 
 
 def log_to(path) -> None:
-    """Sends the project's log lines to the console and to a file, which also gets the progress lines."""
+    """Sends the project's log lines to the console and, if it is local, to a file, which also gets progress lines."""
     import logging
 
-    console, file = logging.StreamHandler(), logging.StreamHandler(path.open("a"))
+    handlers = [logging.StreamHandler()]
     if sys.stderr.isatty():  # progress stands there already, in place
-        console.addFilter(lambda record: not record.name.endswith(".progress"))
-    for handler in (console, file):
+        handlers[0].addFilter(lambda record: not record.name.endswith(".progress"))
+    if "://" not in os.fspath(path):  # object stores cannot append
+        handlers.append(logging.FileHandler(path))
+    for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
         for package in ("data_prep", "oc_jax"):
             logging.getLogger(package).addHandler(handler)

@@ -3,6 +3,7 @@
 Ids: 0 <unk>, 1 <s>, 2 </s>, 3 <pad>, 4 … 259 the bytes, then the BPE pieces, and at the end of a vocabulary of V
 V-101 <|im_end|>, V-100 <|im_start|> and 99 reserved ones, which gives 96539 and 96540 at V = 96,640. The special pieces
 are control pieces: no text encodes to them. White space is kept as it is and every byte string survives a round trip.
+Where the text has fewer pieces in it than the vocabulary has room for, the ids left over are control pieces too.
 """
 
 from __future__ import annotations
@@ -54,12 +55,16 @@ def tokenizer(
       sample_bytes: expected size of the sample, drawn by a salted hash of the ids.
       salt: another salt draws another sample.
 
+    Returns:
+      "vocab_size", "pieces" (fewer than `vocab_size` where the text has no more in it: the other ids are unused),
+      "sample_documents", "sample_bytes" and "bytes_per_token".
+
     Raises:
-      ValueError: there are no training documents, or they do not yield `vocab_size` pieces.
+      ValueError: there are no training documents, or `vocab_size` has no room beside the special and byte ids.
     """
     sample = _sample(documents, sample_bytes, salt)
     LOGGER.info("tokenizer: training %d pieces on %d documents", vocab_size, len(sample))
-    model = _train(sample, vocab_size)
+    model, pieces = _train(sample, vocab_size)
     with atomic(out / "tokenizer.model") as file:
         file.write(model)
     bytes_per_token = _bytes_per_token(documents, Encoder(out))
@@ -80,6 +85,7 @@ def tokenizer(
         file.write(json.dumps(description, indent=2).encode())
     return {
         "vocab_size": vocab_size,
+        "pieces": pieces,
         "sample_documents": len(sample),
         "sample_bytes": sum(len(text.encode()) for text in sample),
         "bytes_per_token": bytes_per_token,
@@ -123,54 +129,73 @@ def _sample(documents: epath.Path, sample_bytes: int, salt: str) -> list[str]:
                 if draw(salt, identifier) * total < sample_bytes:
                     sample.append(text)
             progress.update(pc.sum(table["size"]).as_py())
-    if not any(sample):
+    if not any(text.strip() for text in sample):
         raise ValueError(f"{documents} holds no training documents to make a tokenizer from")
     return sample
 
 
-def _train(sample: list[str], vocab_size: int) -> bytes:
-    """The model file: the same bytes for the same sample, however many threads SentencePiece uses."""
-    model = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_chunks(sample),
-            model_writer=model,
-            model_type="bpe",
-            vocab_size=vocab_size - len(TAIL),
-            unk_id=0,
-            bos_id=1,
-            eos_id=EOS,
-            pad_id=3,
-            byte_fallback=True,
-            split_digits=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            max_sentencepiece_length=32,  # long enough for deep indentation
-            max_sentence_length=4 * CHUNK,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        raise _explained(error, vocab_size) from error
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
-    for piece in TAIL:
+def _train(sample: list[str], vocab_size: int) -> tuple[bytes, int]:
+    """The model file, the same bytes for the same sample on any number of threads, and how many ids are not unused."""
+    room = vocab_size - len(TAIL)
+    least = FIRST_BYTE + 256 + len(TAIL)
+    if vocab_size <= least:
+        raise ValueError(f"tokenizer.vocab_size = {vocab_size} is too small: bind more than {least}")
+    proto = sentencepiece_model_pb2.ModelProto.FromString(_fitting(sample, room))
+    unused = room - len(proto.pieces)
+    if unused:
+        LOGGER.warning("tokenizer: the text holds only %d pieces; %d ids stay unused", vocab_size - unused, unused)
+    for piece in (*(f"<|unused_{i}|>" for i in range(unused)), *TAIL):
         proto.pieces.add(piece=piece, score=0.0, type=proto.SentencePiece.CONTROL)
     proto.trainer_spec.vocab_size = vocab_size
     proto.trainer_spec.num_threads = 1
-    return proto.SerializeToString(deterministic=True)
+    return proto.SerializeToString(deterministic=True), vocab_size - unused
 
 
-def _explained(error: RuntimeError, vocab_size: int) -> Exception:
-    if match := re.search(r"too high .* <= (\d+)", str(error)):
-        largest = int(match[1]) + len(TAIL)
-        return ValueError(
-            f"tokenizer.vocab_size = {vocab_size} is too large for this corpus: at most {largest} is possible"
-        )
-    if match := re.search(r"smaller than required_chars. -?\d+ vs (\d+)", str(error)):
-        smallest = int(match[1]) + len(TAIL)
-        return ValueError(f"tokenizer.vocab_size = {vocab_size} is too small: at least {smallest} is needed")
-    return error
+def _fitting(sample: list[str], size: int) -> bytes:
+    """A SentencePiece model of `size` pieces, or of as many as the sample has in it."""
+    try:
+        return _sentencepiece(sample, size)
+    except RuntimeError as error:
+        if match := re.search(r"too high .* <= (\d+)", str(error)):
+            return _sentencepiece(sample, int(match[1]))
+        if "smaller than required_chars" in str(error):
+            common = max(1, (size - FIRST_BYTE - 256) // 2)
+            LOGGER.warning("tokenizer: all but the %d most common characters are encoded as bytes", common)
+            return _fitting(_without_rare_characters(sample, common), size)
+        raise
+
+
+def _sentencepiece(sample: list[str], size: int) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=_chunks(sample),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=size,
+        unk_id=0,
+        bos_id=1,
+        eos_id=EOS,
+        pad_id=3,
+        byte_fallback=True,
+        split_digits=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        max_sentencepiece_length=32,  # long enough for deep indentation
+        max_sentence_length=4 * CHUNK,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _without_rare_characters(sample: list[str], common: int) -> list[str]:
+    counts = Counter[str]()
+    for text in sample:
+        counts.update(text)
+    order = sorted(counts, key=lambda character: (-counts[character], character))
+    rare = dict.fromkeys(map(ord, order[common:]))
+    return [text.translate(rare) for text in sample]
 
 
 def _chunks(sample: list[str]) -> Iterator[str]:

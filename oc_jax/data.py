@@ -21,7 +21,7 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oc_jax import chat
-from oc_jax.packing import Batch, Windows, best_fit
+from oc_jax.packing import Batch, TooLittleData, Windows, best_fit
 from oc_jax.tokenizer import Tokenizer
 
 LOGGER = logging.getLogger("oc_jax.data")
@@ -136,7 +136,7 @@ class PackedChats:
     """Conversations rendered by `chat.render`, packed best-fit with one segment each; only answers have weight.
 
     A conversation longer than `seq_len` + 1 tokens is cut there, so its end token is not trained on; one whose answer
-    does not begin before the cut is left out. Raises ValueError when none is left.
+    does not begin before the cut is left out. Raises TooLittleData when none is left.
     """
 
     def __init__(self, directory: epath.Path, *, seq_len: int, seed: int, tokenizer: Tokenizer):
@@ -150,7 +150,7 @@ class PackedChats:
                 kept.append(record)
                 lengths.append(len(ids) - 1)
         if not kept:
-            raise ValueError(f"no answer in {directory} begins within {seq_len} tokens: raise seq_len or add data")
+            raise TooLittleData(f"no answer in {directory} begins within {seq_len} tokens: raise seq_len or add data")
         if len(kept) < len(self.records):
             left_out = len(self.records) - len(kept)
             LOGGER.info(f"{directory.name}: {left_out} of {len(self.records)} prompts fill seq_len {seq_len}, left out")
@@ -189,7 +189,7 @@ def open_examples(
 ) -> Examples:
     """The training examples of a verified dataset directory, by its kind.
 
-    Raises ValueError when it was made with another tokenizer or holds nothing to train on.
+    Raises ValueError when it was made with another tokenizer or is not for training, TooLittleData when it is too small.
     """
     manifest = verify(directory)
     if manifest["kind"] == "messages":
@@ -199,6 +199,29 @@ def open_examples(
     if manifest["tokenizer_digest"] != tokenizer.digest:
         raise ValueError(f"{directory} was made with another tokenizer than {tokenizer.directory}: run its stage again")
     return PackedDocuments(directory, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
+
+
+def open_mixture(
+    mixture: Mapping[epath.Path, float], tokenizer: Tokenizer, *, seq_len: int, seed: int, mask_documents: bool
+) -> dict[str, tuple[Examples, float]]:
+    """Name → (examples, weight) of the data sets of a mixture; those of weight 0 or without an example are left out.
+
+    Raises ValueError when none is left, and what `open_examples` raises.
+    """
+    sources: dict[str, tuple[Examples, float]] = {}
+    left_out = []
+    for path, weight in mixture.items():
+        try:
+            if weight <= 0:
+                raise TooLittleData(f"its weight is {weight}")
+            examples = open_examples(path, tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
+            sources[path.name] = (examples, weight)
+        except TooLittleData as reason:
+            left_out.append(f"{path.name}: {reason}")
+            LOGGER.warning(f"left out of the mixture, {left_out[-1]}")
+    if not sources:
+        raise ValueError(f"no data set of train.mixture holds anything to train on: {'; '.join(left_out)}")
+    return sources
 
 
 def batches(
@@ -222,7 +245,8 @@ def batches(
             f"batch_size {batch_size} does not divide over {accumulation} accumulation steps × {process_count} hosts"
         )
     sources = [
-        grain.MapDataset.source(examples).seed(seed + i).shuffle().repeat()
+        # As good as without end; an endless data set has a length that Grain cannot always represent.
+        grain.MapDataset.source(examples).seed(seed + i).shuffle().repeat(2**40 // len(examples) + 1)
         for i, (examples, _) in enumerate(mixture.values())
     ]
     mixed = grain.MapDataset.mix(sources, [weight for _, weight in mixture.values()])

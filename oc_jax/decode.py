@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from flax import nnx
 from oc_jax import chat
 from oc_jax import checkpoint as checkpoint_lib
 from oc_jax import model as model_lib
+from oc_jax.metrics import ProgressLine
 from oc_jax.model import Cache, ModelConfig, Params
 from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.step import make_score_step
@@ -94,12 +96,15 @@ class Engine:
         completions = [Completion([], "", "length")] * len(prompts)
         fits = [i for i, p in enumerate(prompts) if 0 < len(p) < self.config.max_position_embeddings]
         fits.sort(key=lambda i: len(prompts[i]))  # neighbours share a bucket
+        progress, started = ProgressLine("generate", len(fits), unit="prompt"), time.monotonic()
         for at in range(0, len(fits), self.batch_size):
             indices = fits[at : at + self.batch_size]
             batch = [prompts[i] for i in indices]
             options = dict(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
             for index, completion in zip(indices, self._generate_batch(batch, indices, stop, **options), strict=True):
                 completions[index] = completion
+            done = at + len(indices)
+            progress.update(done, (time.monotonic() - started) / done)
         return completions
 
     def _generate_batch(self, prompts, requests, stop, *, max_new_tokens, temperature, top_p, seed) -> list[Completion]:

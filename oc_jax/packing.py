@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
+class TooLittleData(ValueError):
+    """A data set does not hold a single training example."""
+
+
 class Batch(NamedTuple):
     """What a training step reads: arrays of shape [accumulation, batch, length], or [length] for one window."""
 
@@ -34,7 +38,7 @@ class Span(NamedTuple):
 class Windows:
     """Windows of `seq_len` + 1 tokens over all records; neighbours share one token, so each token is a target once.
 
-    The last, incomplete window is left out. Raises ValueError when there is not a single complete one.
+    The last, incomplete window is left out. Raises TooLittleData when there is not a single complete one.
     """
 
     def __init__(self, lengths: np.ndarray, seq_len: int, seed: int):
@@ -44,7 +48,7 @@ class Windows:
         total = int(self.ends[-1]) if len(lengths) else 0
         self.count = max(0, (total - 1) // seq_len)
         if not self.count:
-            raise ValueError(f"{total} tokens do not fill one window of {seq_len} + 1: lower seq_len or add data")
+            raise TooLittleData(f"{total} tokens do not fill one window of {seq_len} + 1: lower seq_len or add data")
 
     def __len__(self) -> int:
         return self.count

@@ -15,7 +15,7 @@ import optax
 from etils import epath
 
 from oc_jax import checkpoint, flops
-from oc_jax.data import batches, open_examples
+from oc_jax.data import batches, open_mixture
 from oc_jax.metrics import MetricsWriter, ProgressLine, host_rss_gb
 from oc_jax.model import ModelConfig
 from oc_jax.packing import Batch
@@ -58,7 +58,7 @@ def train(
 
     Args:
       out: the stage's directory: checkpoints/, metrics.jsonl, tensorboard/.
-      mixture: dataset directory → share of the tokens.
+      mixture: dataset directory → share of the tokens; data sets without an example are left out.
       tokenizer: the tokenizer directory that the data sets were made with.
       init_from: a train stage to start from; None starts from random parameters.
       init: what to take from it: "params" (fresh optimizer, step 0: fine-tuning) or "state" (optimizer moments and
@@ -96,13 +96,7 @@ def train(
     vocabulary = Tokenizer(tokenizer)
     if vocabulary.vocab_size > model.vocab_size:
         raise ValueError(f"the tokenizer has {vocabulary.vocab_size} ids, ModelConfig.vocab_size is {model.vocab_size}")
-    sources = {
-        path.name: (
-            open_examples(path, vocabulary, seq_len=seq_len, seed=seed, mask_documents=mask_documents),
-            weight,
-        )
-        for path, weight in mixture.items()
-    }
+    sources = open_mixture(mixture, vocabulary, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
 
     # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.
     abstract, first_step = _starting_point(init_from, init, model)
@@ -145,8 +139,9 @@ def train(
         run.close()
 
     # 6. What a reader wants to know of it.
+    weights = sum(weight for _, weight in sources.values())
     epochs = {
-        name: round(steps * batch_size * weight / sum(mixture.values()) / len(examples), 3)
+        name: round(steps * batch_size * weight / weights / len(examples), 3)
         for name, (examples, weight) in sources.items()
     }
     return {

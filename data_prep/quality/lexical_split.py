@@ -17,7 +17,7 @@ from typing import NamedTuple
 from data_prep.quality.split import Split
 
 _SYNTAX = tomllib.loads((Path(__file__).parent / "syntax.toml").read_text("utf-8"))
-_FAMILIES = {language: family for family, rules in _SYNTAX.items() for language in rules["languages"]}
+FAMILIES = {language: family for family, rules in _SYNTAX.items() for language in rules["languages"]}
 
 _INDENTATION = 256  # characters before something that must be the first thing on its line; a bound on the work
 _BLANK = " \t\f\v"
@@ -39,7 +39,7 @@ _REGEX = (
 class Span(NamedTuple):
     """A comment or a literal: text[start:end]."""
 
-    kind: str  # comment | docstring | string | triple
+    kind: str  # comment | docstring | string | triple | char | regex
     start: int
     end: int
 
@@ -50,7 +50,7 @@ def lexical_split(text: str, language: str) -> Split:
     A comment that has its lines to itself takes them whole, indentation and line end included; other comments leave
     the rest of the line to the code. In `Split.comment` each comment starts a line.
     """
-    family = _FAMILIES.get(language)
+    family = FAMILIES.get(language)
     if family is None:
         return Split(text, "", None)
     code: list[str] = []
@@ -60,6 +60,7 @@ def lexical_split(text: str, language: str) -> Split:
     for span in spans(text, family):
         if span.kind in ("string", "triple"):
             literals.append(_content(text, span))
+        if span.kind not in ("comment", "docstring"):
             continue
         start, end = _whole_lines(text, span, done)
         code.append(text[done:start])
@@ -71,7 +72,7 @@ def lexical_split(text: str, language: str) -> Split:
 
 
 def spans(text: str, family: str) -> Iterator[Span]:
-    """Every comment and string literal, in order and without overlaps."""
+    """Every comment and literal, in order and without overlaps."""
     openers = _openers(family)
     missing: set[str] = set()  # closers that do not occur any more
     position = 0
@@ -98,8 +99,8 @@ def spans(text: str, family: str) -> Iterator[Span]:
             yield Span("comment", start, position)
         elif kind == "triple":
             yield Span("docstring" if _starts_line(text, start, _DOCSTRING_PREFIX) else "triple", start, position)
-        elif kind == "string":
-            yield Span("string", start, position)
+        elif kind in ("string", "char", "regex"):
+            yield Span(kind, start, position)
 
 
 def _starts_line(text: str, start: int, blank: str = _BLANK) -> bool:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping
 
-from data_prep.quality import code, python, reference, text
+from data_prep.quality import (
+    code,
+    constructs,
+    html,
+    javascript,
+    python,
+    reference,
+    reference_html,
+    reference_javascript,
+    text,
+)
 from data_prep.quality.group import Group
 from data_prep.quality.lexical_split import lexical_split
 from data_prep.quality.pygments_split import pygments_split
@@ -23,6 +34,7 @@ class Profile:
       max_characters: characters a file may have for costly signals, see `View`.
       keep_byte_order_mark: whether a leading U+FEFF is part of the text.
       failure_drops: whether a file is dropped when a signal that one of its rules needs could not be computed.
+      packages: what the profile imports beyond requirements.txt.
     """
 
     signals: Mapping[str, Group]
@@ -30,6 +42,7 @@ class Profile:
     max_characters: int
     keep_byte_order_mark: bool
     failure_drops: bool
+    packages: tuple[str, ...] = ()
 
     def families(self, doc_type: str, language: str) -> list[str]:
         """The families whose signals a file has, general ones first; none for types that no rule judges."""
@@ -44,7 +57,20 @@ class Profile:
         return list(dict.fromkeys(name for group in self.signals.values() for name in group))
 
 
-_REFINECODE = {"code": code.SIGNALS, "code/python": python.SIGNALS, "text": text.SIGNALS}
+_REFINECODE = {
+    "code": code.SIGNALS,
+    "text": text.SIGNALS,
+    "code/python": python.SIGNALS,
+    "code/html": html.SIGNALS,
+    **{f"code/{language}": javascript.SIGNALS for language in javascript.LANGUAGES},
+    **constructs.groups("refinecode"),
+}
+_REFERENCE = {
+    **{family: Group(_REFINECODE[family] | variants) for family, variants in reference.VARIANTS.items()},
+    "code/html": reference_html.SIGNALS,
+    "code/javascript": reference_javascript.SIGNALS,
+    **constructs.groups("reference", {"java": reference.JAVA}),
+}
 
 PROFILES = {
     "refinecode": Profile(
@@ -55,30 +81,41 @@ PROFILES = {
         failure_drops=True,
     ),
     "reference": Profile(
-        {family: Group(group | reference.VARIANTS[family]) for family, group in _REFINECODE.items()},
+        _REFERENCE,
         pygments_split,
         max_characters=8_000_000,
         keep_byte_order_mark=True,
         failure_drops=False,
+        packages=("esprima", "bs4"),
     ),
 }
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of that name. Raises ValueError for an unknown one."""
+    """The profile of that name.
+
+    Raises:
+        ValueError: there is none.
+        ModuleNotFoundError: it needs packages that are not installed.
+    """
     if name not in PROFILES:
         raise ValueError(f"unknown quality profile {name!r}: use one of {', '.join(PROFILES)}")
+    missing = [package for package in PROFILES[name].packages if not importlib.util.find_spec(package)]
+    if missing:
+        raise ModuleNotFoundError(
+            f"the quality profile {name} needs {', '.join(missing)}: pip install -r requirements-reference.txt"
+        )
     return PROFILES[name]
 
 
 def measure(
-    text: str, language: str, doc_type: str, size: int | None, profile: Profile
+    text: str, language: str, doc_type: str, size: int | None, profile: Profile, path: str = ""
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """All signals of one file, and the cause for each one that could not be computed; both by name.
 
     A signal is None where its definition gives no value, such as a share of the comments of a file without lines.
     """
-    view = View(text, language, size, profile.splitter, profile.max_characters, profile.keep_byte_order_mark)
+    view = View(text, language, size, profile.splitter, profile.max_characters, path, profile.keep_byte_order_mark)
     values: dict[str, float | None] = {}
     failures: dict[str, str] = {}
     for family in profile.families(doc_type, language):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ast
 import re
+import string
 from collections import Counter
 from functools import partial
+from typing import Any
 
-from data_prep.quality import code, python
+from data_prep.quality import code, python, text
+from data_prep.quality.constructs import Constructs
 from data_prep.quality.group import Group, Value, fraction
 from data_prep.quality.ngrams import TOP_SIZES
 from data_prep.quality.view import View
@@ -21,6 +24,7 @@ PYTHON = Group()
 TEXT = Group()
 
 _RETURN = re.compile(r"^\s*return(?:\s+.+)?\s*$", re.MULTILINE)
+_MODIFIERS = ("public", "protected", "private")
 
 
 def frac_chars_top_ngram(view: View, n: int) -> Value:
@@ -46,6 +50,21 @@ def cate_autogen(view: View) -> Value:
     """Any form of "generate" in the first 200 characters."""
     header = view.text[: code.HEADER].lower()
     return float("generate" in header or "autogen" in header or "do not edit" in header)
+
+
+@TEXT.signal
+def frac_words_redpajama_stop(view: View) -> Value:
+    """Only stop words in lower case."""
+    if not view.words.words:
+        return 0.0
+    return fraction(sum(word in text.STOP_WORDS for word in view.raw_words), len(view.raw_words))
+
+
+@TEXT.signal
+def cate_code_related_file_name(view: View) -> Value:
+    """Without read.me."""
+    stem = view.name.partition(".")[0].lower()
+    return float("requirement" in stem or stem in text.RELATED_NAMES)
 
 
 def _count(tree: ast.Module, *kinds: type[ast.AST]) -> int:
@@ -134,4 +153,30 @@ def frac_lines_print(view: View) -> Value:
     return fraction(sum("print" in line for line in view.code_lines), len(view.code_lines))
 
 
+def java_frac_words_no_modifier(view: View, constructs: Constructs) -> Value:
+    """In spite of the name, functions that have a modifier, anywhere in their text; classes never do."""
+    functions = constructs.found(view, "function")
+    modified = sum(any(word in match["declaration"] for word in _MODIFIERS) for match in functions)
+    return fraction(modified, len(functions) + len(constructs.found(view, "class")))
+
+
+def java_frac_words_legal_var_name(view: View, constructs: Constructs) -> Value:
+    """Variables whose declaration has a small letter as its second character."""
+    return _second_character(constructs.found(view, "variable"), string.ascii_lowercase)
+
+
+def java_frac_words_legal_func_name(view: View, constructs: Constructs) -> Value:
+    """Functions whose declaration has a letter as its second character."""
+    return _second_character(constructs.found(view, "function"), string.ascii_letters)
+
+
+def _second_character(matches: list[Any], letters: str) -> Value:
+    return fraction(sum(match["declaration"][1] in letters for match in matches), len(matches))
+
+
+JAVA = {
+    "frac_words_no_modifier": java_frac_words_no_modifier,
+    "frac_words_legal_var_name": java_frac_words_legal_var_name,
+    "frac_words_legal_func_name": java_frac_words_legal_func_name,
+}
 VARIANTS = {"code": CODE, "code/python": PYTHON, "text": TEXT}

@@ -41,8 +41,8 @@ def parse(text: str) -> Comparison:
     return Comparison(match[1], float(match[2]), float(match[3] or 1))
 
 
-def load(overrides: Mapping[str, Sequence[str]] | None = None) -> dict[str, Rules]:
-    """The rules of every group, such as ``code/python``.
+def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "refinecode") -> dict[str, Rules]:
+    """The rules of every group of a profile, such as ``code/python``.
 
     Args:
         overrides: comparisons by ``group.signal``, for instance ``{"code/others.frac_chars_comments": ["> 0.7"]}``.
@@ -56,6 +56,7 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None) -> dict[str, Rule
         path.relative_to(_DIRECTORY).with_suffix("").as_posix(): tomllib.loads(path.read_text("utf-8"))
         for path in sorted(_DIRECTORY.glob("*/*.toml"))
     }
+    files = {group: file for group, file in files.items() if profile in file.get("profiles", [profile])}
     signals = {group: set(_resolve(files, group)) for group in files}
     for key, comparisons in (overrides or {}).items():
         group, _, signal = key.rpartition(".")

@@ -52,8 +52,8 @@ def score_table(table: pa.Table, profile: str) -> pa.Table:
     names = how.names()
     columns: dict[str, list[float | None]] = {name: [] for name in names}
     errors: list[list[str]] = []
-    for row in table.select(["text", "language", "doc_type", "size"]).to_pylist():
-        values, failures = measure(row["text"], row["language"], row["doc_type"], row["size"], how)
+    for row in table.select(["text", "language", "doc_type", "size", "path"]).to_pylist():
+        values, failures = measure(row["text"], row["language"], row["doc_type"], row["size"], how, row["path"])
         for name in names:
             columns[name].append(values.get(name))
         errors.append([f"{name}: {cause}" for name, cause in failures.items()])
@@ -93,7 +93,8 @@ def quality_filter(
     Raises:
         ValueError: there is no such profile, group or signal, or a rule is malformed.
     """
-    judge = partial(judge_table, groups=rules.load(thresholds), failure_drops=profile_named(profile).failure_drops)
+    groups = rules.load(thresholds, profile)
+    judge = partial(judge_table, groups=groups, failure_drops=profile_named(profile).failure_drops)
     return funnel.documents_map(engine, judge, documents, out, "quality_filter")
 
 

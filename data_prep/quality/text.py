@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from data_prep.quality.view import View
 
 SIGNALS = Group(shared.SIGNALS)
 
+STOP_WORDS = frozenset(
+    word
+    for line in (Path(__file__).parent / "stopwords.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+    for word in line.split()
+)
 _SENTENCE = re.compile(r"\b[^.!?。！？؟]+[.!?。！？؟]*")
 _SENTENCE_END = re.compile(r"[.?!\n]")
 _LINK = re.compile(r"\(https?://")
@@ -22,6 +29,7 @@ _READ_MORE = (
     *("المزيد", "تفاصيل", "اقرأ المزيد"),
     *("もっと", "詳細", "もっと読む"),
 )
+RELATED_NAMES = ("readme", "notes", "todo", "description", "cmakelists")
 _BULLET_RANGES = (range(0x25A0, 0x25B0), range(0x25C6, 0x25CC), range(0x25CF, 0x25D7))
 _BULLETS = (
     *"\u2022\u2023\u2043\u204c\u204d\u2219\u25d8\u25d9\u25e2\u25e3\u25e4\u25e5\u25e6\u25ef\u2611\u2612\u29be\u2b1b\u2b1c\u2b1e\u2b1f\u2b24",
@@ -126,3 +134,16 @@ def tags_length(line: str) -> int:
 def frac_chars_hex_words(view: View) -> Value:
     """Hexadecimal literals among all characters."""
     return fraction(sum(len(match[0]) for match in _HEX_LITERAL.finditer(view.text)), len(view.text))
+
+
+@SIGNALS.signal
+def frac_words_redpajama_stop(view: View) -> Value:
+    """English stop words among all words and punctuation runs. No threshold uses it."""
+    return fraction(sum(word.lower() in STOP_WORDS for word in view.raw_words), len(view.raw_words)) or 0.0
+
+
+@SIGNALS.signal
+def cate_code_related_file_name(view: View) -> Value:
+    """1 for readme, requirements, notes and the like, by the name up to its first dot. No threshold uses it."""
+    stem = view.name.partition(".")[0].lower()
+    return float("requirement" in stem or stem in RELATED_NAMES or view.name.lower().startswith("read.me"))

@@ -28,6 +28,7 @@ class View:
         text: the decoded file; CRLF and CR become LF, since only LF ends a line in every rule.
         language: name of the programming language, as in tables/languages.json.
         size: bytes of the raw file, None where unknown.
+        path: with slashes; its last part is the file's name.
         splitter: tells code from comments.
         max_characters: what a file may have for the costly steps; beyond, the signals that need them fail.
         keep_byte_order_mark: leave a leading U+FEFF in the text, where it counts as a character and breaks parsers.
@@ -40,6 +41,7 @@ class View:
         size: int | None,
         splitter: Callable[[str, str], Split],
         max_characters: int,
+        path: str = "",
         keep_byte_order_mark: bool = False,
     ):
         if not keep_byte_order_mark:
@@ -47,9 +49,15 @@ class View:
         self.text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.language = language
         self.size = size
+        self.name = path.rpartition("/")[2]
         self._splitter = splitter
         self._max_characters = max_characters
         self._computed: dict[Callable[[View], Any], Any] = {}
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot of the name, case kept; empty where there is none."""
+        return self.name.rpartition(".")[2] if "." in self.name else ""
 
     def within_budget(self, step: str, most: int | None = None) -> str:
         """The text. Raises OverBudgetError where it has more than `most` or the view's maximum of characters.
@@ -122,7 +130,13 @@ class View:
         return [line for line in self.split.comment.split("\n") if line.strip()]
 
     def once(self, compute: Callable[[View], T]) -> T:
-        """`compute(self)`, computed at most once: for what only the signals of one language share."""
+        """`compute(self)`, computed at most once, be it in vain: for what only the signals of one language share."""
         if compute not in self._computed:
-            self._computed[compute] = compute(self)
-        return self._computed[compute]
+            try:
+                self._computed[compute] = compute(self)
+            except Exception as error:
+                self._computed[compute] = error
+        result = self._computed[compute]
+        if isinstance(result, Exception):
+            raise result
+        return result

@@ -97,8 +97,9 @@ def _lead(stages, funnels, curves, results) -> str:
 
 
 def _having(results: dict[str, dict[str, Any]], task: str) -> dict[str, dict[str, Any]]:
-    """Evaluation stage → what it found in `task`, for the stages that ran it."""
-    return {stage: numbers[task] for stage, numbers in results.items() if task in numbers}
+    """Evaluation stage → what it found in `task`, for the stages in which it was not skipped."""
+    found = {stage: numbers[task] for stage, numbers in results.items() if task in numbers}
+    return {stage: numbers for stage, numbers in found.items() if "skipped" not in numbers}
 
 
 def _tiles(stages, funnels, curves, results) -> str:

@@ -79,6 +79,8 @@ def bits_per_byte(results: dict[str, dict[str, Any]]) -> str:
     found = {n: r["bits_per_byte"] for n, r in results.items() if "bits_per_byte" in r}
     if not found:
         return missing("Bits per byte have not been measured yet.")
+    if skipped := next((numbers["skipped"] for numbers in found.values() if "skipped" in numbers), None):
+        return missing(f"Bits per byte were not measured: {skipped}.")
     out = [
         "<p>How many bits the model needs for a byte of held-out code, from repositories it has never seen: less is "
         "better. xz and zstd compress each file alone, as the model reads it; in the columns ‘together’ they compress "

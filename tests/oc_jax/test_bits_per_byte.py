@@ -116,10 +116,12 @@ def test_total_is_weighted_by_bytes(monkeypatch):
     assert result.headline == total["model"] == pytest.approx(math.log2(VOCABULARY), rel=1e-6)
 
 
-def test_empty_held_out_set_is_an_error(monkeypatch):
-    hold_out(monkeypatch, [])
-    with pytest.raises(ValueError, match="empty"):
-        bits_per_byte(types.SimpleNamespace(engine=Uniform(), heldout=None), context_length=64)
+@pytest.mark.parametrize("records", [[], [record(1, "C", b"")]])
+def test_without_held_out_documents_nothing_is_measured_and_the_result_says_so(monkeypatch, records):
+    hold_out(monkeypatch, records)
+    result = bits_per_byte(types.SimpleNamespace(engine=Uniform(), heldout=None), context_length=64)
+    assert result.headline is None
+    assert result.numbers == {"skipped": "no document is held out"}
 
 
 @pytest.mark.parametrize(

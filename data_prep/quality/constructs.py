@@ -1,0 +1,156 @@
+"""Signals of C, C++, C#, Go and Java: how often a few constructs occur (`constructs.toml`)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from data_prep.quality.group import Group, Value, fraction
+from data_prep.quality.view import OverBudgetError, View
+
+LANGUAGES = ("c", "cpp", "csharp", "go", "java")
+HEADERS = ("h", "hpp", "hxx", "hh", "h++")
+# Only patterns of the profile `reference` can take that long: the released filter gave each signal ten seconds.
+SECONDS = 10
+_WITHOUT_LOGIC = ("function", "import", "simple_variable", "simple_return", "class")
+_HEAD = 200  # characters of code in which an include of everything stands
+_MODIFIER = re.compile(r"\b(?:public|protected|private)\b")
+_NAME = re.compile(r"(\w+)\s*$")
+_CAMEL_CASE = re.compile(r"[a-z][a-zA-Z0-9]*")
+_PASCAL_CASE = re.compile(r"[A-Z][a-zA-Z0-9]*")
+
+
+class Constructs:
+    """The patterns of one language in one profile."""
+
+    def __init__(self, patterns: dict[str, str]):
+        self._patterns = {name: regex.compile(pattern, regex.MULTILINE) for name, pattern in patterns.items()}
+        # `View.once` tells computations apart by identity, so each has to be one object.
+        self._finders = {name: partial(self._find, construct=name) for name in patterns}
+
+    def found(self, view: View, construct: str) -> list[Any]:
+        """Matches of a construct in the code. Raises OverBudgetError where the search takes too long."""
+        return view.once(self._finders[construct])
+
+    def _find(self, view: View, construct: str) -> list[Any]:
+        try:
+            return list(self._patterns[construct].finditer(view.once(dense_code), timeout=SECONDS))
+        except TimeoutError as error:
+            raise OverBudgetError(f"{construct}: the search takes more than {SECONDS} s") from error
+
+    def lines(self, view: View, construct: str) -> int:
+        """Lines of code in which the construct occurs."""
+        pattern = self._patterns[construct]
+        return sum(pattern.search(line) is not None for line in view.code_lines)
+
+
+def dense_code(view: View) -> str:
+    """The code without blank lines. They change no match, but could take the search quadratic time."""
+    return "\n".join(view.code_lines)
+
+
+def frac_lines_func_ratio(view: View, constructs: Constructs) -> Value:
+    """Functions per line of code."""
+    return fraction(len(constructs.found(view, "function")), len(view.code_lines))
+
+
+def cate_var_zero(view: View, constructs: Constructs) -> Value:
+    """1 where no variable is declared."""
+    return float(not constructs.found(view, "variable"))
+
+
+def score_lines_no_logic(view: View, constructs: Constructs) -> Value:
+    """Functions, imports, classes, variables without a value and simple returns per line of code."""
+    return fraction(sum(len(constructs.found(view, name)) for name in _WITHOUT_LOGIC), len(view.code_lines))
+
+
+def frac_lines_print(view: View, constructs: Constructs) -> Value:
+    """Lines of code that print."""
+    return fraction(constructs.lines(view, "print"), len(view.code_lines))
+
+
+def cate_bitsstdc(view: View, constructs: Constructs) -> Value:
+    """1 where the first 200 characters of code include bits/stdc++.h. No threshold uses it."""
+    return float("bits/stdc++.h" in view.split.code.strip()[:_HEAD].lower())
+
+
+def nums_lines_main(view: View, constructs: Constructs) -> Value:
+    """Definitions of main."""
+    return len(constructs.found(view, "main"))
+
+
+def frac_lines_goto(view: View, constructs: Constructs) -> Value:
+    """Lines of code that jump. No threshold uses it."""
+    return fraction(constructs.lines(view, "goto"), len(view.code_lines))
+
+
+def frac_lines_preprocessor_directives(view: View, constructs: Constructs) -> Value:
+    """Preprocessor directives among the lines of code; none for headers."""
+    return None if view.extension in HEADERS else fraction(constructs.lines(view, "directive"), len(view.code_lines))
+
+
+def cate_testfile(view: View, constructs: Constructs) -> Value:
+    """1 where the file's name says that it holds tests."""
+    return float(view.name.lower().endswith("_test.go"))
+
+
+def frac_words_no_modifier(view: View, constructs: Constructs) -> Value:
+    """Functions and classes without an access modifier. No threshold uses it."""
+    declared = [*constructs.found(view, "function"), *constructs.found(view, "class")]
+    return fraction(sum(not _MODIFIER.search(match["declaration"]) for match in declared), len(declared))
+
+
+def frac_words_legal_var_name(view: View, constructs: Constructs) -> Value:
+    """Variables in camel case. No threshold uses it."""
+    return _share(_CAMEL_CASE, [match["name"] for match in constructs.found(view, "variable") if match["name"]])
+
+
+def frac_words_legal_func_name(view: View, constructs: Constructs) -> Value:
+    """Functions in camel case. No threshold uses it."""
+    names = (_NAME.search(match["declaration"]) for match in constructs.found(view, "function"))
+    return _share(_CAMEL_CASE, [name[1] for name in names if name])
+
+
+def frac_words_legal_class_name(view: View, constructs: Constructs) -> Value:
+    """Classes in Pascal case. No threshold uses it."""
+    return _share(_PASCAL_CASE, [match["name"] for match in constructs.found(view, "class")])
+
+
+def _share(pattern: re.Pattern[str], names: list[str]) -> Value:
+    return fraction(sum(pattern.fullmatch(name) is not None for name in names), len(names))
+
+
+ConstructSignal = Callable[[View, Constructs], Value]
+_COMMON = (frac_lines_func_ratio, cate_var_zero, score_lines_no_logic, frac_lines_print)
+_C = (cate_bitsstdc, nums_lines_main, frac_lines_goto, frac_lines_preprocessor_directives)
+_JAVA = (
+    frac_words_no_modifier,
+    frac_words_legal_var_name,
+    frac_words_legal_func_name,
+    frac_words_legal_class_name,
+)
+_OWN = {"c": _C, "cpp": _C, "csharp": (), "go": (cate_testfile,), "java": _JAVA}
+
+
+def groups(profile: str, variants: Mapping[str, Mapping[str, ConstructSignal]] | None = None) -> dict[str, Group]:
+    """The signals of each language by family, such as ``code/java``.
+
+    Args:
+        profile: whose patterns to count.
+        variants: signals that replace those of their names, by language.
+    """
+    tables = tomllib.loads((Path(__file__).parent / "constructs.toml").read_text("utf-8"))[profile]
+    found = {}
+    for language in LANGUAGES:
+        own = dict(tables[language])
+        constructs = Constructs({**tables.get(own.pop("inherits", ""), {}), **own})
+        signals = {signal.__name__: signal for signal in (*_COMMON, *_OWN[language])}
+        signals |= (variants or {}).get(language, {})
+        found[f"code/{language}"] = Group({name: partial(f, constructs=constructs) for name, f in signals.items()})
+    return found

@@ -1,0 +1,168 @@
+"""Signals of JavaScript and TypeScript files, from the syntax tree of a current parser (tree-sitter)."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import tree_sitter_javascript
+import tree_sitter_typescript
+from tree_sitter import Language, Node, Parser, Query, Tree
+
+from data_prep.quality import code
+from data_prep.quality.group import Group, Value, fraction
+from data_prep.quality.view import View
+
+SIGNALS = Group()
+
+LANGUAGES = ("javascript", "typescript", "tsx")
+MAX_CHARACTERS = 2_000_000  # of a file to parse; a tree takes a hundred times the memory of its text
+
+_VARIABLE_NAME = re.compile(r"[a-z$][a-zA-Z0-9]*")
+_FUNCTION_NAME = re.compile(r"[a-zA-Z$][a-zA-Z0-9]*")
+_CLASS_NAME = re.compile(r"[A-Z][a-zA-Z0-9]*")
+_SIMPLE = frozenset(
+    ("identifier", "number", "string", "true", "false", "null", "undefined", "regex", "unary_expression", "this")
+)
+_FUNCTION = "[(arrow_function) (function_expression) (generator_function)]"
+_QUERY = f"""
+(function_declaration name: (_) @function)
+(generator_function_declaration name: (_) @function)
+(method_definition name: (_) @function)
+(variable_declarator name: (_) @function value: {_FUNCTION})
+(assignment_expression left: (_) @function right: {_FUNCTION})
+(pair key: (_) @function value: {_FUNCTION})
+(class_declaration name: (_) @class)
+(import_statement) @import
+(variable_declarator) @variable
+(return_statement) @return
+(assignment_expression) @binding
+(augmented_assignment_expression) @binding
+(formal_parameters (_)) @binding
+(arrow_function parameter: (_)) @binding
+(catch_clause parameter: (_)) @binding
+(for_in_statement left: (_)) @binding
+"""
+_FIELDS = {"javascript": "field_definition", "typescript": "public_field_definition", "tsx": "public_field_definition"}
+
+
+@cache
+def _grammar(language: str) -> tuple[Parser, Query]:
+    pointer = {
+        "javascript": tree_sitter_javascript.language,
+        "typescript": tree_sitter_typescript.language_typescript,
+        "tsx": tree_sitter_typescript.language_tsx,
+    }[language]()
+    grammar = Language(pointer)
+    return Parser(grammar), grammar.query(f"{_QUERY}({_FIELDS[language]}) @binding")
+
+
+def syntax_tree(view: View) -> tuple[Tree, str] | None:
+    """The tree and the grammar that accepts the file; None where it has a syntax error.
+
+    JavaScript may carry type annotations (Flow): what its own grammar refuses is tried as TypeScript with JSX.
+    """
+    source = view.within_budget(f"{view.language} syntax tree", MAX_CHARACTERS).encode("utf-8", "surrogatepass")
+    for language in dict.fromkeys((view.language, "tsx")):
+        tree = _grammar(language)[0].parse(source)
+        if not tree.root_node.has_error:
+            return tree, language
+    return None
+
+
+def nodes(view: View) -> dict[str, list[Node]] | None:
+    """The nodes that the query names, by capture; None where the file does not parse."""
+    parsed = view.once(syntax_tree)
+    if parsed is None:
+        return None
+    tree, language = parsed
+    return _grammar(language)[1].captures(tree.root_node)
+
+
+def _is_simple(value: Node | None) -> bool:
+    """Nothing, a constant, a name or an operator applied to one."""
+    return value is None or value.type in _SIMPLE
+
+
+def _simple_variables(found: dict[str, list[Node]]) -> int:
+    return sum(_is_simple(node.child_by_field_name("value")) for node in found.get("variable", ()))
+
+
+def _simple_returns(found: dict[str, list[Node]]) -> int:
+    values = (node.named_child(0) if node.named_child_count else None for node in found.get("return", ()))
+    return sum(map(_is_simple, values))
+
+
+def _names(view: View, capture: str, pattern: re.Pattern[str]) -> Value:
+    found = view.once(nodes)
+    if found is None:
+        return None
+    named = found.get(capture, [])
+    if capture == "variable":
+        named = [name for node in named if (name := node.child_by_field_name("name"))]
+    names = [(node.text or b"").decode("utf-8", "replace").rpartition(".")[2] for node in named]
+    return fraction(sum(pattern.fullmatch(name) is not None for name in names), len(names))
+
+
+@SIGNALS.signal
+def cate_ast(view: View) -> Value:
+    """1 where the file parses."""
+    return float(view.once(syntax_tree) is not None)
+
+
+@SIGNALS.signal
+def cate_var_zero(view: View) -> Value:
+    """1 where no name is bound: by a declaration, an assignment, a field or as a parameter."""
+    found = view.once(nodes)
+    return None if found is None else float("variable" not in found and "binding" not in found)
+
+
+@SIGNALS.signal
+def frac_lines_func_ratio(view: View) -> Value:
+    """Functions with a name, methods included, per line of code."""
+    found = view.once(nodes)
+    return None if found is None else fraction(len(found.get("function", ())), len(view.code_lines))
+
+
+@SIGNALS.signal
+def num_statement_line(view: View) -> Value:
+    """Statements at top level per line of code. No threshold uses it."""
+    parsed = view.once(syntax_tree)
+    if parsed is None:
+        return None
+    top = parsed[0].root_node.named_children
+    return fraction(sum(node.type not in ("comment", "hash_bang_line") for node in top), len(view.code_lines))
+
+
+@SIGNALS.signal
+def score_lines_no_logic(view: View) -> Value:
+    """Functions, imports, classes, simple variables and simple returns per line of code."""
+    found = view.once(nodes)
+    if found is None:
+        return None
+    declared = sum(len(found.get(name, ())) for name in ("function", "import", "class"))
+    return fraction(declared + _simple_variables(found) + _simple_returns(found), len(view.code_lines))
+
+
+@SIGNALS.signal
+def frac_words_legal_var_name(view: View) -> Value:
+    """Variables in camel case. No threshold uses it."""
+    return _names(view, "variable", _VARIABLE_NAME)
+
+
+@SIGNALS.signal
+def frac_words_legal_func_name(view: View) -> Value:
+    """Functions named without underscores. No threshold uses it."""
+    return _names(view, "function", _FUNCTION_NAME)
+
+
+@SIGNALS.signal
+def frac_words_legal_class_name(view: View) -> Value:
+    """Classes in Pascal case. No threshold uses it."""
+    return _names(view, "class", _CLASS_NAME)
+
+
+@SIGNALS.signal
+def frac_lines_print(view: View) -> Value:
+    """Lines of code that call console.log."""
+    return fraction(code.lines_with(("console.log(",), view.code_lines), len(view.code_lines))

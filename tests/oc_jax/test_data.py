@@ -1,0 +1,139 @@
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from oc_jax.data import PackedDocuments, Records, batches, open_examples, read_records, verify
+from oc_jax.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(datasets):
+    return Tokenizer(datasets.tokenizer)
+
+
+def examples(datasets, tokenizer, name="corpus", seq_len=96, mask=False, seed=0):
+    return open_examples(getattr(datasets, name), tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask)
+
+
+def take(datasets, tokenizer, count, **options):
+    mixture = {"corpus": (examples(datasets, tokenizer), 3.0), "other": (examples(datasets, tokenizer, "other"), 1.0)}
+    options = {"batch_size": 8, "accumulation": 1, "seed": 7, "start": 0} | options
+    return list(itertools.islice(batches(mixture, **options), count))
+
+
+def test_records_hold_each_document_once_and_end_with_eos(datasets, tokenizer):
+    records = list(read_records(datasets.corpus))
+    tokens = [np.frombuffer(r["tokens"], "<u4") for r in records]
+    assert {r["id"].decode(): tokenizer.decode_text(t) for r, t in zip(records, tokens, strict=True)} == datasets.texts
+    assert all(t[-1] == tokenizer.eos and (t[:-1] != tokenizer.eos).all() for t in tokens)
+    np.testing.assert_array_equal(np.load(datasets.corpus / "lengths.npy"), [len(t) for t in tokens])
+
+
+def test_windows_read_one_after_the_other_spell_the_documents(datasets, tokenizer):
+    packed = PackedDocuments(datasets.corpus, seq_len=96, seed=3, mask_documents=False)
+    windows = [packed[i] for i in range(len(packed))]
+    stream = np.concatenate([windows[0]["tokens"][:1], *(w["targets"] for w in windows)])
+    texts = [tokenizer.decode_text(part) for part in np.split(stream, np.flatnonzero(stream == tokenizer.eos) + 1)]
+    whole = set(datasets.texts.values())
+    assert all(text in whole for text in texts[:-1]) and len(texts) >= len(whole) - 1
+    assert any(text.startswith(texts[-1]) for text in whole)  # the last window ends inside a document
+    assert all((w["weights"] == 1).all() and (w["positions"] == np.arange(96)).all() for w in windows)
+
+
+def test_masked_documents_restart_positions_and_do_not_predict_each_other(datasets, tokenizer):
+    window = next(w for w in examples(datasets, tokenizer, seq_len=2048, mask=True) if w["segment_ids"].max() > 1)
+    starts = np.flatnonzero(np.diff(window["segment_ids"], prepend=0))
+    assert (window["positions"][starts] == 0).all()
+    np.testing.assert_array_equal(np.delete(np.diff(window["positions"]), starts[1:] - 1), 1)
+    # The token that ends a document is trained on, the first of the next one is not.
+    np.testing.assert_array_equal(np.flatnonzero(window["weights"] == 0), starts[1:] - 1)
+    assert (window["tokens"][starts[1:] - 1] == tokenizer.eos).all()
+
+
+def test_a_resume_is_a_seek_and_hosts_share_the_global_batch(datasets, tokenizer):
+    whole = take(datasets, tokenizer, 12)
+    for a, b in zip(whole[5:], take(datasets, tokenizer, 7, start=5), strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+    for hosts in (2, 4):
+        parts = [take(datasets, tokenizer, 12, process_index=i, process_count=hosts) for i in range(hosts)]
+        for step, batch in enumerate(whole):
+            shared = np.concatenate([part[step].tokens[0] for part in parts])
+            assert sorted(map(bytes, shared)) == sorted(map(bytes, batch.tokens[0]))
+
+
+def test_accumulation_cuts_the_same_batch(datasets, tokenizer):
+    (one,), (four,) = take(datasets, tokenizer, 1), take(datasets, tokenizer, 1, accumulation=4)
+    assert four.tokens.shape == (4, 2, 96)
+    np.testing.assert_array_equal(four.tokens.reshape(1, 8, 96), one.tokens)
+    with pytest.raises(ValueError, match="does not divide"):
+        take(datasets, tokenizer, 1, accumulation=3)
+
+
+def test_mixture_weights_are_shares_of_tokens(datasets, tokenizer):
+    other = {bytes(w["tokens"]) for w in examples(datasets, tokenizer, "other")}
+    rows = [row for batch in take(datasets, tokenizer, 50) for row in batch.tokens[0]]
+    assert sum(bytes(row) in other for row in rows) == pytest.approx(len(rows) / 4, abs=1)
+
+
+def test_every_epoch_permutes_the_windows_anew(datasets, tokenizer):
+    corpus = examples(datasets, tokenizer, "other", seq_len=512)
+    stream = batches({"other": (corpus, 1.0)}, batch_size=1, accumulation=1, seed=0, start=0)
+    rows = [bytes(b.tokens) for b in itertools.islice(stream, 2 * len(corpus))]
+    first, second = rows[: len(corpus)], rows[len(corpus) :]
+    assert len(set(first)) == len(corpus) and set(first) == set(second) and first != second
+
+
+def test_chats_train_answers_and_their_end_token_only(datasets, tokenizer):
+    packed = examples(datasets, tokenizer, "chats", seq_len=256)
+    answers = []
+    for window in packed:
+        for segment in range(1, window["segment_ids"].max() + 1):
+            trained = (window["segment_ids"] == segment) & (window["weights"] == 1)
+            answers.append((window["targets"][trained][:-1].tolist(), window["targets"][trained][-1]))
+    expected = [json.loads(r["messages"])[1]["content"] for r in read_records(datasets.chats)]
+    assert sorted(tokenizer.decode_text(a) for a, _ in answers) == sorted(expected)
+    assert all(end == tokenizer.im_end for _, end in answers)
+
+
+def test_a_cut_answer_is_not_trained_as_finished(datasets, tokenizer):
+    longest = max(range(20), key=lambda i: len(examples(datasets, tokenizer, "chats", seq_len=256).render(i)[0]))
+    full = len(examples(datasets, tokenizer, "chats", seq_len=256).render(longest)[0])
+    packed = examples(datasets, tokenizer, "chats", seq_len=full - 6)
+    windows = [w for w in packed if w["segment_ids"].max() == 1 and w["segment_ids"].min() == 1]
+    assert windows and all(w["targets"][-1] != tokenizer.im_end for w in windows)
+
+
+def test_an_answer_that_never_begins_is_an_error(datasets, tokenizer):
+    with pytest.raises(ValueError, match="raise seq_len or add data"):
+        examples(datasets, tokenizer, "chats", seq_len=8)
+
+
+def test_missing_and_damaged_files_are_named_at_once(datasets, tokenizer, tmp_path):
+    copy = tmp_path / "corpus"
+    shutil.copytree(datasets.corpus, copy)
+    shard = copy / verify(copy)["shards"][1]["file"]
+    intact = shard.read_bytes()
+    shard.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False)
+    shard.write_bytes(intact[:-1])
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+        verify(copy, contents=False)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{shard.name} is missing"):
+        verify(copy)
+    (copy / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="not a dataset directory"):
+        Records(copy)
+
+
+def test_another_tokenizer_is_refused(datasets, tokenizer, tmp_path):
+    copy = tmp_path / "corpus"
+    shutil.copytree(datasets.corpus, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"tokenizer_digest": "0" * 64}))
+    with pytest.raises(ValueError, match="another tokenizer"):
+        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False)
