@@ -12,14 +12,13 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/dev: .venv/runtime requirements-dev.txt
+.venv/dev: .venv/runtime requirements-dev.txt requirements-reference.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 # The whole recipe on a corpus that is already on this machine; SOURCE=/a/folder takes another.
 cookbook: .venv/runtime
 	$(BIN)/python run.py --gin_file=gin/runs/cookbook.gin --gin_bindings='preprocess.sources = ["$(SOURCE)"]' --workdir='$(WORKDIR)'
-	@echo "The report: $(abspath $(WORKDIR))/report/index.html"
 
 test: .venv/dev
 	$(BIN)/python -m pytest
@@ -33,7 +32,7 @@ lint: .venv/dev
 	$(BIN)/pyright
 
 bench: .venv/dev
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv out

@@ -10,9 +10,12 @@ Running the same command again skips what is finished and resumes what is not.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import logging
 import os
 import pathlib
+import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -58,13 +61,15 @@ def run_files() -> str:
 def make_parser() -> argparse.ArgumentParser:
     modes = {**RECIPE_MODES, **{name: what for name, (what, _) in JOBS.items()}}
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="run files:\n"
         + run_files()
         + "\n\nmodes:\n"
         + "\n".join(f"  {k:10} {v}" for k, v in modes.items())
-        + "\n\nA single job has its own flags: python run.py --mode=generate --help",
+        + "\n\nA single job has its own flags: python run.py --mode=generate --help"
+        + "\nOC_TRACEBACK=1 in the environment shows where an error came from.",
         add_help=False,
     )
     parser.add_argument(
@@ -91,8 +96,7 @@ def main(argv: list[str]) -> None:
     flags, rest = parser.parse_known_args(argv)
     if flags.mode in JOBS:
         module, function = JOBS[flags.mode][1].split(":")
-        # The mode's own parser reads everything else, its --help included.
-        return getattr(importlib.import_module(module), function)([a for a in argv if not a.startswith("--mode")])
+        return getattr(importlib.import_module(module), function)([*rest, *(["--help"] if flags.help else [])])
     if flags.help:
         return parser.print_help()
     if rest:
@@ -103,18 +107,41 @@ def main(argv: list[str]) -> None:
 
 
 def parse_gin(files: list[str], bindings: list[str]) -> None:
-    """Loads gin files and bindings. Raises ValueError, OSError or SyntaxError from gin."""
+    """Loads gin files and bindings. Raises ValueError or OSError, also for a macro that nothing uses."""
     import gin
 
+    # Gin reports every directory that it looks into.
+    logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("Path not found"))
     gin.add_config_file_search_path(str(ROOT))
-    gin.parse_config_files_and_bindings(files, bindings, print_includes_and_imports=False)
+    try:
+        gin.parse_config_files_and_bindings(files, bindings, print_includes_and_imports=False)
+    except SyntaxError as error:
+        where = error.filename or "--gin_bindings=" + " ".join(bindings)
+        raise ValueError(f"{error.msg.rstrip('.')} in line {error.lineno} of {where}") from error
+    text = gin.config_str(max_line_length=10**6)
+    for name in re.findall(r"^(\w+) = ", text, flags=re.MULTILINE):
+        if not re.search(rf"%{name}\b", text):
+            used = set(re.findall(r"%(\w+)", text))
+            raise ValueError(f"macro {name} is bound but nothing uses it{_suggestion(name, used)}")
+
+
+def check_scopes(bindings: list[str], stages) -> None:
+    """Raises ValueError for a --gin_bindings whose scope belongs to no stage: gin would take it and do nothing."""
+    known = {scope for stage in stages for key in stage.parameters() if (scope := key.rpartition("/")[0])}
+    for binding in bindings:
+        scope = binding.partition("=")[0].strip().rpartition("/")[0]
+        if scope and not any(name == scope or name.startswith(scope + "/") for name in known):
+            raise ValueError(f"scope '{scope}' of the binding '{binding}' is no stage's{_suggestion(scope, known)}")
+
+
+def _suggestion(name: str, known) -> str:
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def log_to(path) -> None:
     """Sends the project's log lines to the console and, if it is local, to a file, which also gets progress lines."""
-    import logging
-
-    handlers = [logging.StreamHandler()]
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
     if sys.stderr.isatty():  # progress stands there already, in place
         handlers[0].addFilter(lambda record: not record.name.endswith(".progress"))
     if "://" not in os.fspath(path):  # object stores cannot append
@@ -153,6 +180,9 @@ def run_recipe(flags: argparse.Namespace) -> None:
         raise recipe.RecipeError(f"run.recipe names a stage twice: {', '.join(names)}; give each its own scope")
     if flags.mode == "train":
         stages = [stage for stage in stages if stage.selector.endswith("train.train")]
+    check_scopes(flags.gin_bindings, stages)
+    if missing := recipe.unbound(stages):
+        raise recipe.RecipeError(f"not bound: {', '.join(missing)}")
     if flags.mode == "print":
         print(gin.config_str(), "# Stages and every parameter they see", sep="\n")
         for stage in stages:
@@ -162,12 +192,17 @@ def run_recipe(flags: argparse.Namespace) -> None:
         raise recipe.RecipeError("give a directory for the results with --workdir")
     workdir = epath.Path(os.path.abspath(flags.workdir) if "://" not in flags.workdir else flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.gin").write_text(gin.config_str())
     log_to(workdir / "run.log")
     for number, stage in enumerate(stages, start=1):
         recipe.LOGGER.info(f"[{number}/{len(stages)}] {stage.name}")
-        recipe.run_stage(stage, workdir, allow_config_change=flags.allow_config_change)
-        (workdir / "operative_config.gin").write_text(gin.operative_config_str())
+        if recipe.run_stage(stage, workdir, allow_config_change=flags.allow_config_change):
+            (workdir / "config.gin").write_text(gin.config_str())
+            (workdir / "operative_config.gin").write_text(recipe.operative_config(workdir, stages))
+
+
+def one_line(error: BaseException) -> str:
+    """What a user has to know of an error, without the place in the code."""
+    return " ".join(str(error).split("\n  In call to configurable")[0].split())
 
 
 if __name__ == "__main__":
@@ -175,17 +210,8 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         if os.environ.get("OC_TRACEBACK"):
             raise
-        known = type(error).__name__ in (
-            "RecipeError",
-            "Preempted",
-            "ValueError",
-            "FileNotFoundError",
-            "FloatingPointError",
-        )
-        print(f"run.py: {' '.join(str(error).split())}" if known else "", file=sys.stderr)
-        if not known:
-            raise
-        sys.exit(143 if type(error).__name__ == "Preempted" else 1)
+        print(f"run.py: {one_line(error)}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))

@@ -7,6 +7,7 @@ restores onto any mesh and process count. A save that was killed half-way is inv
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ class Saver:
         if keep_every:
             keepers.append(policies.EveryNSteps(keep_every))
         self._checkpointer = ocp.training.Checkpointer(
-            epath.Path(directory),
+            _absolute(directory),
             preservation_policy=policies.AnyPreservationPolicy(keepers),  # pyright: ignore[reportArgumentType]
             cleanup_tmp_directories=True,
         )
@@ -44,16 +45,21 @@ def latest(directory: epath.Path) -> int | None:
     """The newest complete step in `directory`, or None."""
     if not epath.Path(directory).exists():
         return None
-    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+    with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         return None if checkpointer.latest is None else checkpointer.latest.step
 
 
 def metadata(directory: epath.Path, step: int | None = None) -> dict[str, Any]:
-    """The metadata saved with `step` (newest by default). Raises FileNotFoundError if there is no checkpoint."""
+    """The metadata saved with `step` (newest by default).
+
+    Raises FileNotFoundError if there is no checkpoint, ValueError if the metadata is damaged.
+    """
     step = _existing(directory, step)
-    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+    with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         found = checkpointer.metadata(step).custom_metadata
-    return {"step": step, **(found if isinstance(found, dict) else {})}
+    if not isinstance(found, dict):
+        raise ValueError(f"the metadata of checkpoint {directory}/{step} is damaged: delete that checkpoint")
+    return {"step": step, **found}
 
 
 def restore(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
@@ -62,21 +68,27 @@ def restore(directory: epath.Path, abstract: Any, step: int | None = None) -> An
     Raises FileNotFoundError if there is no checkpoint: a run that should continue must never start afresh in silence.
     """
     step = _existing(directory, step)
-    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+    with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         return checkpointer.load(step, abstract)
 
 
 def restore_params(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
     """Only the parameters of a saved `TrainState`; the rest is not read."""
     step = _existing(directory, step)
-    with ocp.training.Checkpointer(epath.Path(directory)) as checkpointer:
+    with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         saved = checkpointer.metadata(step).metadata
         wanted = {**jax.tree.map(lambda _: ocp.PLACEHOLDER, saved), "params": abstract}
         return checkpointer.load(step, wanted)["params"]
 
 
+def _absolute(directory: epath.Path) -> epath.Path:
+    """Orbax finds no metadata below a relative path, and does not say so."""
+    directory = epath.Path(directory)
+    return directory if "://" in os.fspath(directory) else epath.Path(os.path.abspath(directory))
+
+
 def _existing(directory: epath.Path, step: int | None) -> int:
     newest = latest(directory)
     if newest is None:
-        raise FileNotFoundError(f"no complete checkpoint in {directory}: train that stage first, or change init_from")
+        raise FileNotFoundError(f"no complete checkpoint in {directory}: train that stage first, or name another one")
     return newest if step is None else step

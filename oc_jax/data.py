@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -45,19 +46,25 @@ def verify(directory: epath.Path, *, contents: bool = True) -> dict[str, Any]:
     def check(shard: dict[str, Any]) -> None:
         path = epath.Path(directory) / shard["file"]
         if not path.exists():
-            raise FileNotFoundError(f"shard {path} is missing: run the shards stage again")
+            raise FileNotFoundError(f"shard {path} is missing: delete {directory} and run its recipe again")
         size = path.stat().length
         if size != shard["bytes"]:
-            raise ValueError(f"shard {path} is damaged ({size} bytes, {shard['bytes']} expected): write it again")
+            raise ValueError(
+                f"shard {path} is damaged ({size} bytes, {shard['bytes']} expected): delete {directory} and run its "
+                "recipe again"
+            )
         if contents:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != shard["sha256"]:
-                raise ValueError(f"shard {path} is damaged (its SHA-256 differs from the manifest's): write it again")
+                raise ValueError(
+                    f"shard {path} is damaged (its SHA-256 differs from the manifest's): delete {directory} and run "
+                    "its recipe again"
+                )
 
     lengths = epath.Path(directory) / "lengths.npy"
     if not lengths.exists() or hashlib.sha256(lengths.read_bytes()).hexdigest() != manifest["lengths_sha256"]:
-        raise ValueError(f"{lengths} is missing or damaged: run the shards stage again")
+        raise ValueError(f"{lengths} is missing or damaged: delete {directory} and run its recipe again")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(check, manifest["shards"]))
     return manifest
@@ -78,7 +85,7 @@ class Records:
         self._get = functools.lru_cache(maxsize=256)(self._parse)
 
     def _parse(self, index: int) -> dict[str, bytes]:
-        example = tf_example_pb2.Example.FromString(self._source[index])
+        example = tf_example_pb2.Example.FromString(self._source[index])  # pyright: ignore[reportAttributeAccessIssue]
         return {name: feature.bytes_list.value[0] for name, feature in example.features.feature.items()}
 
     def __len__(self) -> int:
@@ -189,7 +196,7 @@ def open_examples(
 ) -> Examples:
     """The training examples of a verified dataset directory, by its kind.
 
-    Raises ValueError when it was made with another tokenizer or is not for training, TooLittleData when it is too small.
+    Raises ValueError when it was made with another tokenizer or is not for training, TooLittleData if it is too small.
     """
     manifest = verify(directory)
     if manifest["kind"] == "messages":
@@ -197,16 +204,26 @@ def open_examples(
     if manifest["kind"] != "tokens":
         raise ValueError(f"{directory} holds '{manifest['kind']}' records, which are not for training")
     if manifest["tokenizer_digest"] != tokenizer.digest:
-        raise ValueError(f"{directory} was made with another tokenizer than {tokenizer.directory}: run its stage again")
+        raise ValueError(
+            f"{directory} was made with another tokenizer than {tokenizer.directory}: delete it and run its recipe "
+            "again"
+        )
     return PackedDocuments(directory, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
 
 
 def open_mixture(
-    mixture: Mapping[epath.Path, float], tokenizer: Tokenizer, *, seq_len: int, seed: int, mask_documents: bool
+    mixture: Mapping[epath.Path, float],
+    tokenizer: Tokenizer,
+    *,
+    seq_len: int,
+    seed: int,
+    mask_documents: bool,
+    skip_empty: bool,
 ) -> dict[str, tuple[Examples, float]]:
-    """Name → (examples, weight) of the data sets of a mixture; those of weight 0 or without an example are left out.
+    """Path → (examples, weight) of the data sets of a mixture.
 
-    Raises ValueError when none is left, and what `open_examples` raises.
+    With `skip_empty` those of weight 0 or without an example are left out. Raises ValueError when none is left, and
+    what `open_examples` raises.
     """
     sources: dict[str, tuple[Examples, float]] = {}
     left_out = []
@@ -215,8 +232,10 @@ def open_mixture(
             if weight <= 0:
                 raise TooLittleData(f"its weight is {weight}")
             examples = open_examples(path, tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
-            sources[path.name] = (examples, weight)
+            sources[os.fspath(path)] = (examples, weight)
         except TooLittleData as reason:
+            if not skip_empty:
+                raise ValueError(f"{path}: {reason}, or bind train.skip_empty = True to train without it") from reason
             left_out.append(f"{path.name}: {reason}")
             LOGGER.warning(f"left out of the mixture, {left_out[-1]}")
     if not sources:

@@ -33,7 +33,7 @@ STEPS_PER_CALL = 32  # tokens sampled on the device between two looks for stop s
 
 
 class Completion(NamedTuple):
-    tokens: list[int]  # sampled ids, without the one that ended the sequence
+    tokens: list[int]  # sampled ids, without the end token; with what was sampled behind a stop string
     text: str  # their text, cut before the first stop string
     finish_reason: str  # "stop" (an end token or a stop string) or "length"
 
@@ -91,8 +91,14 @@ class Engine:
         """Completes each prompt (token ids); `temperature` 0 is greedy.
 
         A sequence ends at eos or <|im_end|>, at a stop string, after `max_new_tokens` or at the end of the context. A
-        prompt that leaves no room in the context comes back empty with reason "length".
+        prompt that leaves no room in the context comes back empty with reason "length". Raises ValueError for settings
+        out of range.
         """
+        if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
+            raise ValueError(
+                f"generation needs max_new_tokens ≥ 1, temperature ≥ 0 and 0 < top_p ≤ 1, not {max_new_tokens}, "
+                f"{temperature} and {top_p}"
+            )
         completions = [Completion([], "", "length")] * len(prompts)
         fits = [i for i, p in enumerate(prompts) if 0 < len(p) < self.config.max_position_embeddings]
         fits.sort(key=lambda i: len(prompts[i]))  # neighbours share a bucket

@@ -16,13 +16,14 @@ import hashlib
 import inspect
 import json
 import logging
+import os
 import resource
 import subprocess
 import threading
 import time
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -35,7 +36,7 @@ LOGGER = logging.getLogger("oc_jax.recipe")
 INCIDENTAL = frozenset({"engine", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"})
 
 
-class RecipeError(Exception):
+class RecipeError(ValueError):
     """Something the user has to change; the text is one line that says what."""
 
 
@@ -72,6 +73,27 @@ class Stage:
                 resolved[name] = _resolve(_plain(bound[name]), workdir)
         return resolved
 
+    def inputs(self, workdir: epath.Path) -> dict[str, str]:
+        """Digest of everything the stage reads, by "parameter: directory".
+
+        What lies outside of the workdir a stage may describe itself, by a function `fingerprint` of its parameters
+        that stands on it as an attribute. Raises RecipeError for an input that is missing or half-done.
+        """
+        out = workdir / self.name
+        found = {
+            f"{name}: {path.relative_to(workdir) if path.is_relative_to(workdir) else path}": input_digest(
+                path, workdir, out
+            )
+            for name, value in self.directories(workdir).items()
+            for path in _flat_directories(value)
+        }
+        fingerprint = getattr(inspect.unwrap(self.function), "fingerprint", None)
+        if fingerprint:
+            bound = _values(self.scope, self.selector, self.function) | {"workdir": workdir}
+            wanted = inspect.signature(fingerprint).parameters
+            found |= fingerprint(**{name: _plain(bound[name]) for name in wanted})
+        return found
+
 
 def _values(scope: str, selector: str, function: Callable) -> dict[str, Any]:
     """Parameter → bound value or default, for one configurable."""
@@ -93,9 +115,8 @@ def _parameters(scope: str, selector: str, function: Callable) -> Iterator[tuple
         yield f"{prefix}{selector.rpartition('.')[2]}.{name}", _json(value)
         for reference in _references(value):
             inner_scope, inner = reference.config_key
-            # A reference is evaluated under the scope of its caller, so bindings of that scope reach it.
-            full = "/".join(s for s in (scope, inner_scope) if s)
-            yield from _parameters(full, inner, reference.configurable.wrapped)
+            # A reference without a scope of its own is evaluated under that of its caller.
+            yield from _parameters(inner_scope or scope, inner, reference.configurable.wrapped)
 
 
 def _plain(value: Any) -> Any:
@@ -194,10 +215,11 @@ def output_digest(directory: epath.Path) -> dict[str, Any]:
     """
     total, count, digest = 0, 0, hashlib.sha256()
     for path in _files(directory):
-        if path.name in ("DONE.json", "STARTED.json", "metrics.jsonl") or "tensorboard" in path.parts:
+        name = os.fspath(path.relative_to(directory))
+        if name in ("DONE.json", "STARTED.json", "metrics.jsonl") or name.startswith("tensorboard/"):
             continue
         size = path.stat().length
-        digest.update(f"{path.relative_to(directory)}\0{size}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))
         if size <= 2**30:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())  # pyright: ignore[reportArgumentType]
@@ -218,8 +240,8 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return changed
 
 
-def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = False) -> None:
-    """Skips, resumes or runs `stage`.
+def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = False) -> bool:
+    """Skips, resumes or runs `stage`; returns whether it had anything to do.
 
     A finished stage whose parameters and inputs are unchanged is skipped; one whose are not is run again, and its old
     result moves to workdir/superseded. Raises RecipeError for a half-done stage whose parameters or inputs changed,
@@ -227,22 +249,13 @@ def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = 
     """
     out = workdir / stage.name
     directories = stage.directories(workdir)
-    wanted = {
-        "params": json.loads(json.dumps(stage.parameters())),
-        "inputs": {
-            f"{name}: {path.relative_to(workdir) if path.is_relative_to(workdir) else path}": input_digest(
-                path, workdir, out
-            )
-            for name, value in directories.items()
-            for path in _flat_directories(value)
-        },
-    }
+    wanted = {"params": json.loads(json.dumps(stage.parameters())), "inputs": stage.inputs(workdir)}
     if (out / "DONE.json").exists():
         done = json.loads((out / "DONE.json").read_text())
-        changed = differences(done["params"], wanted["params"]) + differences(done["inputs"], wanted["inputs"])
+        changed = _changes(done, wanted)
         if not changed:
             LOGGER.info(f"{stage.name}: done before ({done['seconds']:.0f} s), skipped")
-            return
+            return False
         old = workdir / "superseded" / f"{stage.name.replace('/', '.')}-{done['outputs']['digest'][:12]}"
         LOGGER.info(
             f"{stage.name}: {changed[0]}{_more(changed)}: runs again; the old result moves to superseded/{old.name}"
@@ -251,18 +264,26 @@ def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = 
         if old.exists():
             old.rmtree()
         out.rename(old)
-    elif (out / "STARTED.json").exists() and len(_files(out)) > 1:
-        started = json.loads((out / "STARTED.json").read_text())
-        changed = differences(started["params"], wanted["params"]) + differences(started["inputs"], wanted["inputs"])
-        if changed and not allow_config_change:
+    elif (out / "STARTED.json").exists():
+        changed = _changes(json.loads((out / "STARTED.json").read_text()), wanted)
+        if changed and not _has_results(out):
+            out.rmtree()
+        elif changed and not allow_config_change:
             raise RecipeError(
                 f"{stage.name} is half-done and {changed[0]}{_more(changed)}: change it back, delete {out}, or pass "
                 "--allow_config_change"
             )
-        LOGGER.info(f"{stage.name}: resumes")
+        else:
+            LOGGER.info(f"{stage.name}: resumes")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "STARTED.json", wanted)
-    started_at, clock = time.time(), time.monotonic()
+    _call(stage, out, directories, wanted)
+    return True
+
+
+def _call(stage: Stage, out: epath.Path, directories: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Runs the stage's function and writes DONE.json."""
+    started, clock = time.time(), time.monotonic()
     LOGGER.info(f"{stage.name}: starts")
     with PeakMemory() as memory:
         result = stage.function(out, **directories) or {}
@@ -275,11 +296,37 @@ def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = 
         "seconds": round(seconds, 1),
         "peak_memory_gb": round(memory.peak / 2**30, 2),
         "code_version": code_version(),
-        "started": started_at,
+        "started": started,
         "finished": time.time(),
     }
     write_json(out / "DONE.json", record)
     LOGGER.info(f"{stage.name}: done in {seconds:.0f} s, peak memory {memory.peak / 2**30:.1f} GiB")
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return differences(then["params"], now["params"]) + differences(then["inputs"], now["inputs"])
+
+
+def _has_results(out: epath.Path) -> bool:
+    """Whether a half-done stage has written anything that a run under other parameters must not mix with."""
+    names = (os.fspath(path.relative_to(out)) for path in _files(out))
+    return any(not name.startswith(("STARTED.json", "_")) for name in names)
+
+
+def operative_config(workdir: epath.Path, stages: Sequence[Stage]) -> str:
+    """What the finished stages used, as text: every parameter they saw, bound or default."""
+    lines = []
+    for stage in stages:
+        path = workdir / stage.name / "DONE.json"
+        if path.exists():
+            params = json.loads(path.read_text())["params"]
+            lines += [f"# {stage.name}", *(f"{name} = {value!r}" for name, value in params.items()), ""]
+    return "\n".join(lines)
+
+
+def unbound(stages: Sequence[Stage]) -> list[str]:
+    """Parameters of `stages` that have to be bound and are not."""
+    return [name for stage in stages for name, value in stage.parameters().items() if value == str(gin.REQUIRED)]
 
 
 def _more(changes: list[str]) -> str:

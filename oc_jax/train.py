@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import signal
 import time
+import zlib
 from typing import Any
 
 import gin
@@ -24,9 +26,22 @@ from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.step import BATCH_AXES, TrainState, init_state, make_train_step, state_shardings
 from oc_jax.tokenizer import Tokenizer
 
+# Fields of ModelConfig that a checkpoint has to agree with.
+SHAPE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 
-class Preempted(Exception):
+
+class Preempted(RuntimeError):
     """SIGTERM came; the state is saved and the same command continues from it."""
+
+    exit_code = 143  # as of a process that SIGTERM ended
 
 
 @gin.configurable
@@ -46,6 +61,7 @@ def train(
     seq_len: int = gin.REQUIRED,
     accumulation: int = 1,
     mask_documents: bool = False,
+    skip_empty: bool = False,
     compute_dtype: str | None = None,
     loss_chunk: int = 512,
     seed: int = 0,
@@ -58,7 +74,7 @@ def train(
 
     Args:
       out: the stage's directory: checkpoints/, metrics.jsonl, tensorboard/.
-      mixture: dataset directory → share of the tokens; data sets without an example are left out.
+      mixture: dataset directory → share of the tokens.
       tokenizer: the tokenizer directory that the data sets were made with.
       init_from: a train stage to start from; None starts from random parameters.
       init: what to take from it: "params" (fresh optimizer, step 0: fine-tuning) or "state" (optimizer moments and
@@ -68,6 +84,7 @@ def train(
       batch_size: sequences per step, over all devices; accumulation: into how many micro-batches it is cut.
       seq_len: tokens per sequence.
       mask_documents: whether packed documents are hidden from each other.
+      skip_empty: leave data sets without a single example out of the mixture, instead of refusing them.
       compute_dtype: of activations and gathered parameters; None: float32 on CPU, bfloat16 elsewhere. Master weights
         are always fp32.
       loss_chunk: positions per slice of the loss; bounds the memory of the logits.
@@ -85,10 +102,15 @@ def train(
     """
     # 1. Where to compute: the mesh, and the precision of the platform.
     layout = make_layout(mesh)
-    if (batch_size // accumulation) % layout.batch_shards:
+    if batch_size % accumulation or (batch_size // accumulation) % layout.batch_shards:
         raise ValueError(
-            f"{batch_size // accumulation} sequences per micro-batch do not divide over {layout.batch_shards} batch "
+            f"{batch_size} sequences in {accumulation} micro-batches do not divide over {layout.batch_shards} batch "
             "shards of the mesh: change train.batch_size, train.accumulation or MeshConfig"
+        )
+    if seq_len > model.max_position_embeddings or seq_len % layout.mesh.shape["context"]:
+        raise ValueError(
+            f"train.seq_len = {seq_len} must be at most ModelConfig.max_position_embeddings = "
+            f"{model.max_position_embeddings} and divide over {layout.mesh.shape['context']} context shards"
         )
     compute_dtype = compute_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
@@ -96,16 +118,20 @@ def train(
     vocabulary = Tokenizer(tokenizer)
     if vocabulary.vocab_size > model.vocab_size:
         raise ValueError(f"the tokenizer has {vocabulary.vocab_size} ids, ModelConfig.vocab_size is {model.vocab_size}")
-    sources = open_mixture(mixture, vocabulary, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
+    # Each stage has its own order, or annealing would begin with the windows that pretraining began with.
+    order = zlib.crc32(f"{seed} {out.name}".encode())
+    sources = open_mixture(
+        mixture, vocabulary, seq_len=seq_len, seed=order, mask_documents=mask_documents, skip_empty=skip_empty
+    )
 
     # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.
-    abstract, first_step = _starting_point(init_from, init, model)
+    start, first_step = _starting_point(init_from, init, model)
     shapes, shardings = state_shardings(model, optimizer, layout)
     own = checkpoint.latest(out / "checkpoints")
     if own is not None:
         state = checkpoint.restore(out / "checkpoints", _with_shardings(shapes, shardings), own)
     else:
-        state = _initial_state(abstract, init_from, init, model, optimizer, layout, seed)
+        state = _initial_state(start, init_from, init, model, optimizer, layout, seed)
 
     # 4. The step, and its data from where the state stands.
     step_fn = make_train_step(model, optimizer, schedule, layout, compute_dtype=compute_dtype, loss_chunk=loss_chunk)
@@ -114,7 +140,7 @@ def train(
         sources,
         batch_size=batch_size,
         accumulation=accumulation,
-        seed=seed,
+        seed=order,
         start=step - first_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
@@ -124,24 +150,25 @@ def train(
     run = _Run(out, step, last_step, log_every, flops.train_flops_per_token(model, seq_len), batch_size * seq_len)
     saver = checkpoint.Saver(out / "checkpoints", keep=keep_checkpoints, keep_every=keep_every)
     described = {"model": dataclasses.asdict(model), "seq_len": seq_len, "stage": out.name, "config": gin.config_str()}
-    try:
-        with _Sigterm() as sigterm:
+    with _Sigterm() as sigterm:  # until the last save is complete
+        try:
             while step < last_step:
                 state, metrics = step_fn(state, _to_devices(next(data), layout))
                 step += 1
                 run.after_step(step, metrics)
                 if step % checkpoint_every == 0 or step == last_step or sigterm.received:
+                    run.require_finite(step, metrics)
                     saver.save(step, state, described)
-                if sigterm.received and step < last_step:
+                if sigterm.received:
                     raise Preempted(f"{out.name} stopped by SIGTERM, saved at step {step}: run again to continue")
-    finally:
-        saver.close()
-        run.close()
+        finally:
+            saver.close()
+            run.close()
 
     # 6. What a reader wants to know of it.
     weights = sum(weight for _, weight in sources.values())
     epochs = {
-        name: round(steps * batch_size * weight / weights / len(examples), 3)
+        os.path.basename(name): round(steps * batch_size * weight / weights / len(examples), 3)
         for name, (examples, weight) in sources.items()
     }
     return {
@@ -150,6 +177,7 @@ def train(
         "parameters": flops.parameter_count(model),
         "loss": run.last_loss,
         "epochs": epochs,
+        "left_out": sorted(os.fspath(path) for path in mixture if os.fspath(path) not in sources),
         "params_sha256": params_sha256(state.params),
     }
 
@@ -162,21 +190,21 @@ def _starting_point(init_from: epath.Path | None, init: str, model: ModelConfig)
         return None, 0
     found = checkpoint.metadata(init_from / "checkpoints")
     theirs, ours = found["model"], dataclasses.asdict(model)
-    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"):
+    for name in SHAPE_FIELDS:
         if theirs[name] != ours[name]:
             raise ValueError(f"ModelConfig.{name} is {ours[name]}, but {init_from} was trained with {theirs[name]}")
     return found, found["step"] if init == "state" else 0
 
 
-def _initial_state(found, init_from, init, model, optimizer, layout: Layout, seed: int) -> TrainState:
-    if found is None:
+def _initial_state(start, init_from, init, model, optimizer, layout: Layout, seed: int) -> TrainState:
+    if start is None:
         return init_state(model, optimizer, layout, seed)
     shapes, shardings = state_shardings(model, optimizer, layout)
     wanted = _with_shardings(shapes, shardings)
     directory = init_from / "checkpoints"
     if init == "state":
-        return checkpoint.restore(directory, wanted, found["step"])
-    params = checkpoint.restore_params(directory, wanted.params, found["step"])
+        return checkpoint.restore(directory, wanted, start["step"])
+    params = checkpoint.restore_params(directory, wanted.params, start["step"])
     fresh = jax.jit(lambda p: TrainState(np.int32(0), p, optimizer.init(p)), out_shardings=shardings)
     return fresh(params)
 
@@ -236,8 +264,7 @@ class _Run:
         elif step % self.log_every and step != self.last_step:
             return  # nothing is fetched from the devices, so they run ahead of the host
         values = {k: float(v) for k, v in metrics.items()}
-        if not np.isfinite(values["loss"]):
-            raise FloatingPointError(f"{self.stage}: loss is {values['loss']} at step {step}: lower the learning rate")
+        self.require_finite(step, metrics)
         self.last_loss = values["loss"]
         since, at = self._rate_from
         seconds = (time.monotonic() - at) / (step - since) if step > since else None
@@ -251,6 +278,15 @@ class _Run:
             note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}"
             note += f"  {rate:,.0f} tokens/s" if rate else "  compiled"
             self._progress.update(step, seconds, note + (f"  MFU {mfu:.1%}" if mfu else ""))
+
+    def require_finite(self, step: int, metrics: dict[str, jax.Array]) -> None:
+        """Raises FloatingPointError before a broken state is saved."""
+        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        if not (np.isfinite(loss) and np.isfinite(norm)):
+            raise FloatingPointError(
+                f"{self.stage}: loss {loss}, gradient norm {norm} at step {step}: lower the learning rate and pass "
+                "--allow_config_change to go on from the last checkpoint"
+            )
 
     def close(self) -> None:
         if self._writer:

@@ -101,7 +101,7 @@ def test_running_again_does_nothing_and_changes_are_named(corpus, undisturbed):
     assert "no_such_parameter" in wrong.stderr
     shard = next((undisturbed / "data" / "corpus").glob("*.array_record*"))
     intact = shard.read_bytes()
-    shard.write_bytes(intact[:100] + b"\0" + intact[101:])
+    shard.write_bytes(intact[:100] + bytes([intact[100] ^ 1]) + intact[101:])
     damaged = small_recipe.run(corpus, undisturbed, "pretrain/train.seed = 5")
     assert damaged.returncode == 1 and f"shard {shard} is damaged" in damaged.stderr.splitlines()[-1]
     shard.write_bytes(intact)

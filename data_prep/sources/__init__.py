@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 import os
 import stat
@@ -23,12 +24,13 @@ from etils import epath
 from data_prep import documents, funnel
 from data_prep.engine import Engine, LocalEngine, write_parquet
 from data_prep.progress import Progress
-from data_prep.sources import archives, environment, git, tables, trees
+from data_prep.sources import archives, environment, fingerprint, git, tables, trees
 from data_prep.sources.reference import SCHEMA, Reference, document, printable
 
 ENVIRONMENT = "python-environment"
 DEFAULT_SOURCES = [ENVIRONMENT]
 _ROOT = Path(__file__).parents[2]
+_KINDS = f"{ENVIRONMENT!r}, a directory, a git repository, {', '.join(archives.SUFFIXES + tables.SUFFIXES)}"
 
 
 @gin.configurable
@@ -73,11 +75,15 @@ def preprocess(
     scratch = out / "_scratch"
     listing = scratch / "references"
     if not (scratch / "LISTED").exists():
+        for source in sources:
+            _require(source)
         if scratch.exists():
             scratch.rmtree()
         listing.mkdir(parents=True)
         with open(scratch / "spool", "wb") as spool, Progress("list sources", None) as progress:
-            lister = _Lister(spool, max_bytes, part_files, part_bytes, _ROOT / requirements)
+            lister = _Lister(
+                spool, max_bytes, part_files, part_bytes, _ROOT / requirements, os.path.abspath(out.parent)
+            )
             references = itertools.chain.from_iterable(map(lister, sources, _labels(sources)))
             readable = (_unless_too_large(reference, max_bytes) for reference in references)
             for number, part in enumerate(_parts(readable, part_files, part_bytes)):
@@ -88,8 +94,27 @@ def preprocess(
         (scratch / "LISTED").touch()
     load = functools.partial(_load, max_bytes=max_bytes, blobs=blobs)
     engine.map(load, documents.parts(listing), out, label="preprocess")
+    (scratch / "LISTED").unlink()  # first, so that a kill within rmtree leaves no listing that looks whole
     scratch.rmtree()
     return funnel.write(out)
+
+
+def _fingerprint(sources: list[str], requirements: str, workdir: epath.Path) -> dict[str, str]:
+    """Source → digest that changes when the source does; the recipe runner compares it before it skips the stage."""
+    return {
+        f"source {source}": fingerprint.of_environment(_ROOT / requirements)
+        if source == ENVIRONMENT
+        else fingerprint.of_path(source, os.path.abspath(workdir))
+        for source in sources
+    }
+
+
+inspect.unwrap(preprocess).fingerprint = _fingerprint  # on the function itself, below what gin wraps around it
+
+
+def _require(source: str) -> None:
+    if source != ENVIRONMENT and not epath.Path(source).expanduser().exists():
+        raise ValueError(f"preprocess.sources: {source!r} does not exist; expected {_KINDS}")
 
 
 def _labels(sources: list[str]) -> list[str]:
@@ -111,6 +136,7 @@ class _Lister:
     part_files: int
     part_bytes: int
     requirements: Path
+    workdir: str  # the output of the recipe, which is no source where it lies within one
 
     def __call__(self, source: str, label: str) -> Iterator[Reference]:
         if source == ENVIRONMENT:
@@ -120,14 +146,12 @@ class _Lister:
             if not git.is_repository(os.fsencode(path)) and (found := _only_tables(path)):
                 names = [printable(os.fspath(table.relative_to(path))) for table in found]
                 return itertools.chain.from_iterable(map(self._table, itertools.repeat(label), found, names))
-            return trees.references(label, os.path.abspath(os.fsencode(path)))
+            return trees.references(label, os.path.abspath(os.fsencode(path)), os.fsencode(self.workdir))
         if path.exists() and tables.is_table(path.name):
             return self._table(label, path, printable(path.name))
         if path.exists() and archives.is_archive(os.fsencode(path)):
             return archives.references(label, os.fsencode(path), self.spool, self._spool_location, self.max_bytes)
-        kinds = f"{ENVIRONMENT!r}, a directory, a git repository, {', '.join(archives.SUFFIXES + tables.SUFFIXES)}"
-        state = "is none of" if path.exists() else "does not exist; expected"
-        raise ValueError(f"preprocess.sources: {source!r} {state} {kinds}")
+        raise ValueError(f"preprocess.sources: {source!r} is none of {_KINDS}")
 
     @property
     def _spool_location(self) -> bytes:

@@ -12,8 +12,8 @@ from data_prep.sources import git
 from data_prep.sources.reference import Reference, printable, provenance
 
 
-def references(source: str, top: bytes) -> Iterator[Reference]:
-    """Files under `top` in a fixed order.
+def references(source: str, top: bytes, skip: bytes = b"") -> Iterator[Reference]:
+    """Files under `top` in a fixed order, but those under the absolute path `skip`.
 
     A git repository anywhere in the tree gives the files of its HEAD. Elsewhere the repository of a file is
     <name of top>/<first directory>, or <name of top> for files that lie in `top` itself: a folder of projects then
@@ -26,14 +26,14 @@ def references(source: str, top: bytes) -> Iterator[Reference]:
             return
         except git.GitError as error:
             LOGGER.warning("%s: read as a plain directory, because %s", name, error)
-    yield from _walk(source, name, top)
+    yield from _walk(source, name, top, skip)
 
 
-def _walk(source: str, name: str, top: bytes) -> Iterator[Reference]:
+def _walk(source: str, name: str, top: bytes, skip: bytes) -> Iterator[Reference]:
     errors: list[OSError] = []
     for directory, subdirectories, files in os.walk(top, onerror=errors.append):
         yield from _unreadable(source, name, top, errors)
-        subdirectories.sort()
+        subdirectories[:] = sorted(d for d in subdirectories if os.path.join(directory, d) != skip)
         if b".git" in subdirectories:
             subdirectories.remove(b".git")
         if directory != top and git.is_repository(directory):

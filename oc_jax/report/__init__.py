@@ -6,6 +6,7 @@ missing. The page loads nothing, and all text from documents and models is escap
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from etils import epath
 from oc_jax.report import gather, model_sections, sections
 from oc_jax.report.text import count, esc, percent, si, size
 
+LOGGER = logging.getLogger("oc_jax.report")
 _HERE = Path(__file__).parent
 
 
@@ -26,6 +28,7 @@ def report(out: epath.Path, *, workdir: epath.Path = epath.Path(".")) -> dict[st
     temporary = out / "index.html.tmp"
     temporary.write_bytes(html)
     temporary.replace(out / "index.html")
+    LOGGER.info(f"the report: {out / 'index.html'}")
     return {"bytes": len(html), "stages": len(gather.stages(workdir, epath.Path(out)))}
 
 

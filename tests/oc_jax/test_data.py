@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from oc_jax.data import PackedDocuments, Records, batches, open_examples, read_records, verify
+from oc_jax.data import PackedDocuments, Records, batches, open_examples, open_mixture, read_records, verify
 from oc_jax.tokenizer import Tokenizer
 
 
@@ -137,3 +137,16 @@ def test_another_tokenizer_is_refused(datasets, tokenizer, tmp_path):
     (copy / "manifest.json").write_text(json.dumps(manifest | {"tokenizer_digest": "0" * 64}))
     with pytest.raises(ValueError, match="another tokenizer"):
         open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False)
+
+
+def test_data_sets_with_nothing_to_train_on_are_left_out_where_that_is_asked_for(datasets, tokenizer, caplog):
+    mixture = {datasets.corpus: 3.0, datasets.other: 0.0}
+    options = {"seed": 0, "mask_documents": False}
+    opened = open_mixture(mixture, tokenizer, seq_len=96, skip_empty=True, **options)
+    assert [(len(examples) > 0, weight) for examples, weight in opened.values()] == [(True, 3.0)]
+    assert f"{datasets.other.name}: its weight is 0.0" in caplog.text
+    with pytest.raises(ValueError, match="skip_empty = True"):
+        open_mixture(mixture, tokenizer, seq_len=96, skip_empty=False, **options)
+    # Neither fills a window of this length, of which the error has to be one line.
+    with pytest.raises(ValueError, match="no data set of train.mixture .* add data; .*$"):
+        open_mixture(mixture, tokenizer, seq_len=10**6, skip_empty=True, **options)

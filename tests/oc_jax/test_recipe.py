@@ -28,9 +28,12 @@ def use(
     source: epath.Path = epath.Path("make"),
     others: dict[epath.Path, float] | None = None,
     transform=gin.REQUIRED,
-    fail: bool = False,
+    fail: bool | str = False,
 ) -> None:
     CALLS.append("use")
+    if fail == "at once":
+        raise KeyboardInterrupt
+    (out / "first.txt").write_text("written")
     if fail:
         raise KeyboardInterrupt
     (out / "copy.txt").write_text((source / "data.txt").read_text() + str(transform(1)))
@@ -98,6 +101,31 @@ def test_a_half_done_stage_resumes_but_refuses_another_configuration(tmp_path):
         run(tmp_path)
     run(tmp_path, allow_config_change=True)
     assert (tmp_path / "late" / "DONE.json").exists()
+
+
+def test_a_stage_that_wrote_nothing_yet_takes_another_configuration(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "toy.use.fail = 'at once'")
+    (tmp_path / "late" / "_scratch").mkdir()
+    (tmp_path / "late" / "_scratch" / "spool").write_text("of other parameters")
+    run(tmp_path)
+    assert not (tmp_path / "late" / "_scratch").exists()
+
+
+def test_a_scoped_reference_is_recorded_under_the_scope_it_runs_in():
+    _, use_stage = stages("late/toy.use.transform = @own/toy.scale()", "own/toy.scale.factor = 9.0")
+    assert use_stage.parameters()["own/scale.factor"] == 9.0
+    with gin.config_scope("late"):
+        assert gin.get_bindings("toy.use")["transform"](1) == 9.0  # what the function is called with
+
+
+def test_a_workdir_may_lie_anywhere(tmp_path):
+    workdir = tmp_path / "tensorboard" / "superseded"
+    workdir.mkdir(parents=True)
+    run(workdir)
+    assert json.loads((workdir / "make" / "DONE.json").read_text())["outputs"]["files"] == 1
+    run(workdir, "toy.make.text = 'other'")
+    assert CALLS == ["make", "use"] * 2
 
 
 def test_changed_data_is_refused_in_a_half_done_stage(tmp_path):

@@ -28,12 +28,12 @@ MODEL = ModelConfig(
 
 @pytest.fixture
 def stage(datasets, tmp_path):
-    """stage(name, **changes) runs one training stage in tmp_path/name."""
+    """stage(name, **changes) runs one training stage in tmp_path/name; its last part is the name of the stage."""
     from etils import epath
 
     def run(name, **changes):
         out = epath.Path(tmp_path) / name
-        out.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         settings = dict(
             mixture={datasets.corpus: 1.0},
             tokenizer=datasets.tokenizer,
@@ -81,12 +81,12 @@ def crash():
 
 
 def test_a_crashed_stage_continues_to_the_same_bits_and_one_clean_log(stage, monkeypatch):
-    calm, expected = stage("calm")
+    calm, expected = stage("calm/run")
     crash_at(monkeypatch, 7, crash)
     with pytest.raises(Crash):
-        stage("crashed")
+        stage("crashed/run")
     monkeypatch.undo()
-    out, result = stage("crashed")
+    out, result = stage("crashed/run")
     assert result["params_sha256"] == expected["params_sha256"] and result["loss"] == expected["loss"]
     assert [r["step"] for r in rows(out)] == list(range(1, 13))
     assert [r["loss"] for r in rows(out)] == [r["loss"] for r in rows(calm)]
@@ -94,12 +94,13 @@ def test_a_crashed_stage_continues_to_the_same_bits_and_one_clean_log(stage, mon
 
 
 def test_sigterm_saves_the_very_step(stage, monkeypatch):
-    _, expected = stage("calm")
-    crash_at(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Preempted, match="saved at step 6: run again to continue"):
-        stage("stopped")
-    monkeypatch.undo()
-    out, result = stage("stopped")
+    _, expected = stage("calm/run")
+    for step in (5, 11):  # the second time in the last step, so that the next stage does not start
+        crash_at(monkeypatch, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted, match=f"saved at step {step + 1}: run again to continue"):
+            stage("stopped/run")
+        monkeypatch.undo()
+    out, result = stage("stopped/run")
     assert result["params_sha256"] == expected["params_sha256"]
     assert checkpoint.latest(out / "checkpoints") == 12
 
@@ -141,7 +142,7 @@ def test_a_checkpoint_restores_on_another_mesh_and_decodes_the_same(stage, datas
         ({"batch_size": 6}, "do not divide over 8 batch shards"),
         ({"init": "weights"}, "train.init = 'weights' is unknown"),
         ({"model": ModelConfig(600, 32, 64, 2, 2, 1, 16, 128)}, "tokenizer has 700 ids, ModelConfig.vocab_size is 600"),
-        ({"seq_len": 10_000_000}, "lower seq_len or add data"),
+        ({"seq_len": 256}, "must be at most ModelConfig.max_position_embeddings = 128"),
     ],
 )
 def test_wrong_settings_fail_before_the_first_step(stage, changes, message):
@@ -159,6 +160,9 @@ def test_starting_from_nothing_is_refused(stage, tmp_path):
         stage("sft", init_from=before, model=ModelConfig(700, 16, 64, 2, 2, 1, 16, 128))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(stage):
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(stage, tmp_path):
+    from etils import epath
+
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        stage("diverged", schedule=lambda step: 1e30)
+        stage("diverged", schedule=lambda step: 1e30, checkpoint_every=1, log_every=100)
+    assert checkpoint.latest(epath.Path(tmp_path) / "diverged" / "checkpoints") in (None, 1)
