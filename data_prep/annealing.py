@@ -22,8 +22,9 @@ from etils import epath
 from data_prep import documents as docs
 from data_prep import funnel
 from data_prep.dedup import survivors
+from data_prep.dialogues import Function, documented_functions
 from data_prep.engine import Engine, LocalEngine
-from data_prep.python_functions import Function, documented_functions, imports_of, own_packages, parse
+from data_prep.python_functions import imports_of, own_packages, parse
 from data_prep.sampling import draw
 
 # The first three are the paper's; few files outside coding exercises say them, so names of algorithms follow.
@@ -154,16 +155,18 @@ def functions(
     buckets: int = 16,
     engine: Engine = LocalEngine(),
 ) -> dict:
-    """Cuts documented top-level functions out of the training documents in Python: one small document each.
+    """Cuts documented functions out of the training documents: one small document each.
 
-    A document is the function as it stands, doctests included, below the imports it needs; its provenance names the
-    document it comes from. Nothing is executed. Functions that use other names of their file or package are dropped
-    as ``not_self_contained: <names>``, and of equal ones all but one as ``exact_duplicate: <id of the survivor>``.
+    Of Python these are functions at the top level, doctests included, below the imports they need; of the languages of
+    `brace_functions` also methods, without imports. A document's provenance names the one it comes from. Nothing is
+    executed. Functions that use other names of their file or package are dropped as ``not_self_contained: <names>``
+    (what is a matter of the symbol table in Python is a guess elsewhere: see `brace_functions.Function.missing`), and
+    of equal ones all but one as ``exact_duplicate: <id of the survivor>``.
 
     Args:
       out: documents directory to write.
       documents: documents with column `split`.
-      min_docstring: characters that a docstring must have.
+      min_docstring: characters that a docstring, or the comment above a function, must have.
       buckets: number of parts to write; the rows of one must fit in memory.
     """
     scratch = out / "_scratch"
@@ -180,8 +183,8 @@ def functions(
 def _cut_functions(table: pa.Table, *, min_docstring: int) -> pa.Table:
     rows = []
     for row in docs.kept(table).select(docs.SCHEMA.names).to_pylist():
-        if row["split"] == "train" and row["language"] == "python":
-            for function in documented_functions(row["text"], row["path"]):
+        if row["split"] == "train":
+            for function in documented_functions(row):
                 if len(function.docstring) >= min_docstring:
                     rows.append(_document(function, row))
     return pa.Table.from_pylist(rows, docs.SCHEMA)

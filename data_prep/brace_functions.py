@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 from data_prep.quality.lexical_split import FAMILIES, Span, spans
 
-_TABLE = tomllib.loads((Path(__file__).parent / "tables" / "brace_languages.toml").read_text("utf-8"))
-LANGUAGES = frozenset(_TABLE)
+LANGUAGES = tomllib.loads((Path(__file__).parent / "tables" / "brace_languages.toml").read_text("utf-8"))
 
 _LONGEST_HEAD = 1000  # characters between a comment and the brace
 _DEEPEST = 256  # characters in front of a comment on its line
@@ -51,6 +50,7 @@ _CONDITIONAL = re.compile(r"^[ \t]*#[ \t]*(?:if|el|endif)", re.MULTILINE)
 _WORD = re.compile(r"(?<![\w$.])[A-Za-z_$][\w$]*+(?=\s*(!?\(|<[^<>;(){}]{0,80}>\(|[?!]?\.(?!\.)|::|->)?)")
 _METHOD = re.compile(r"\s*func\s*\(|[^()]*\([^()]*\)\s*const\b")  # of Go, of C++
 _DECLARED = re.compile(r"\b(\w++)[\s*&>\[\]?]*[\s*&]([A-Za-z_$][\w$]*+)(?=\s*(?:[=;,:)\[]|in\b|of\b))")
+_ITERATED = re.compile(r"\bfor(?:each)?\s*\(?[^;:()]{1,80}?(?::|\bof\b|\bin\b)\s*([A-Za-z_]\w*)")
 _BOUND = re.compile(
     r"""(?<![\w$,\s])[\w$,\s]++(?=:=)  # a, b := …
     | \b[\w$]++(?=\s*=>) | \([^()]*\)\s*=> | \|[\w\s,&]*\| | \{[\w\s,]*->  # lambdas
@@ -74,7 +74,7 @@ class Function:
       body: the lines behind the opening brace, the closing one included.
       docstring: what the comment says, without its marks.
       missing: names it seems to take from elsewhere, in alphabetical order. Judged by what stands in the function
-        alone: names that are called, that a member is taken of, or that are all capitals, and that are neither
+        alone: names that are called, iterated over, all capitals, or that a member is taken of, and that are neither
         declared in it nor known to every file of the language. Types and other variables are not looked at.
       returns: whether it returns a value.
     """
@@ -118,20 +118,22 @@ class Function:
     def summary(self) -> str:
         """The first sentence of the comment, with the full stop that many leave out."""
         lines = re.sub(r"^[@\\](?:brief|short)\s+", "", self.docstring).split("\n")
-        end = next((i for i, line in enumerate(lines) if not line.strip() or _TAG.match(line)), len(lines))
+        end = next((i for i, line in enumerate(lines) if not line.strip() or _TAG.match(line.lstrip())), len(lines))
         paragraph = " ".join(" ".join(lines[:end]).split())
-        paragraph = re.sub(r"\{@\w+ ([^{}]*)\}|[@\\][apc] (?=\w)", r"\1", paragraph)
+        paragraph = re.sub(r"\{@\w+ ([^{}]*)\}|</?(?:b|code|em|i|p|tt)>|[@\\][apc] (?=\w)", r"\1", paragraph)
         sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z])", paragraph, maxsplit=1)[0]
         return sentence + "." if sentence and sentence[-1].isalnum() else sentence
 
     @property
     def can_be_asked_for(self) -> bool:
+        """Whether the signature says all that a caller has to know."""
         return "\n" not in self.head.strip()
 
     @property
     def stands_alone(self) -> bool:
-        """Whether it looks as if it compiled without anything else of its file, and returns a value."""
-        return self.returns and not self.missing
+        """Whether it seems to need nothing else of its file, turns parameters into a value and takes two lines."""
+        has_parameters = not re.search(r"\(\s*(?:void)?\s*\)", self.signature)
+        return self.returns and has_parameters and not self.missing and self.body.count("\n") > 2
 
 
 class _Comment(NamedTuple):
@@ -241,7 +243,7 @@ def _name(head: str, language: str) -> str | None:
     if not head.split("\n", 1)[0].strip():
         return None  # a blank line: the comment is not about what follows
     head = head[_matched(_ATTRIBUTES, head) :]
-    if keyword := _TABLE[language].get("keyword"):
+    if keyword := LANGUAGES[language].get("keyword"):
         receiver = r"(?:\([^()]*\)\s*|<[^<>]*>\s*)?(?:[\w.?<>, *]+\.)?&?"
         match = re.match(rf'[\w()"\s]*?\b{keyword}\s+{receiver}([A-Za-z_]\w*)(?=\s*[(<\[])', head)
         return match[1] if match else None
@@ -268,7 +270,7 @@ def _cut(text: str, code: str, comment: _Comment, brace: int, close: int, end: i
     inside = code[text.find("\n", brace) + 1 : last]
     if text[last:close] != margin or code[close + 1 : end].strip() not in ("", ";"):
         return None
-    if not re.search(r"\w", inside) or '"""' in text[comment.end : end] or _CONDITIONAL.search(inside):
+    if not re.search(r"[^\s;]", inside) or '"""' in text[comment.end : end] or _CONDITIONAL.search(inside):
         return None
     open_end = text.find("\n", brace) + 1
     pieces = []
@@ -283,16 +285,17 @@ def _cut(text: str, code: str, comment: _Comment, brace: int, close: int, end: i
 def _function(name: str, language: str, line: int, cut: tuple[str, str, str], head: str, body: str) -> Function:
     """`head` and `body` are the code of the function without comments and literals."""
     comment, _, _ = cut
-    said = re.sub(r"[ \t]*\*+/[ \t]*$", "", _MARGIN.sub("", comment).rstrip())
+    said = _MARGIN.sub("", comment).rstrip()
+    said = said[:-1].rstrip("*") if said.endswith("*/") else said
     said = re.sub(r"</?(?:summary|remarks|para)>", "", said)
     return Function(
-        _TABLE[language]["title"],
-        _TABLE[language]["fence"],
+        LANGUAGES[language]["title"],
+        LANGUAGES[language]["fence"],
         name,
         line,
         *cut,
         docstring=textwrap.dedent(said).strip(),
-        missing=_missing(name, head, body, frozenset(_TABLE[language]["known"].split())),
+        missing=_missing(name, head, body, frozenset(LANGUAGES[language]["known"].split())),
         returns="->" in head or re.search(r"\breturn\b\s*[^;\s}]", body) is not None,
     )
 
@@ -303,7 +306,8 @@ def _missing(name: str, head: str, body: str, known: frozenset[str]) -> tuple[st
         declared |= set(re.findall(r"[\w$]+", match[0]))
     in_head = set(re.findall(r"[\w$]+", head))
     fine = known | _KEYWORDS | {name}
-    missing = {"this"} if _METHOD.match(head) else set()
+    missing = {match[1] for match in _ITERATED.finditer(body)} - in_head - declared - fine
+    missing |= {"this"} if _METHOD.match(head) else set()
     for match in _WORD.finditer(body):
         word, before = match[0], body[max(match.start() - 12, 0) : match.start()].rstrip()
         if word in fine or before.endswith(("->", "::")) or (word[0] == "$" and word != "$this"):

@@ -42,6 +42,10 @@ class Function:
     missing: tuple[str, ...]
     node: FunctionNode = dataclasses.field(repr=False, compare=False)
 
+    language = "Python"
+    fence = "python"
+    comment_kind = "docstring"
+
     @property
     def source(self) -> str:
         return self.header + self.body
@@ -55,6 +59,37 @@ class Function:
     def summary(self) -> str:
         """The first paragraph of the docstring as one line."""
         return " ".join(self.docstring.split("\n\n", 1)[0].split())
+
+    @property
+    def signature(self) -> str:
+        returns = f" -> {ast.unparse(self.node.returns)}" if self.node.returns else ""
+        return f"def {self.name}({ast.unparse(self.node.args)}){returns}"
+
+    @property
+    def undocumented(self) -> str:
+        """The source without the docstring, comments and layout kept."""
+        first = self.node.body[0]
+        assert first.end_lineno is not None
+        lines = self.header.splitlines(keepends=True)
+        return "".join(lines[: len(lines) - (first.end_lineno - first.lineno + 1)]) + self.body.lstrip("\n")
+
+    @property
+    def can_be_asked_for(self) -> bool:
+        """Whether the signature says all that a caller has to know."""
+        return not self.node.decorator_list
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it is a plain function that runs with the standard library alone and returns what it is asked for."""
+        first = ast.unparse(self.node.args).split(",")[0]
+        return (
+            first not in ("self", "cls")
+            and not self.missing
+            and not self.packages
+            and not self.node.decorator_list
+            and isinstance(self.node, ast.FunctionDef)
+            and any(isinstance(node, ast.Return | ast.Yield) and node.value for node in ast.walk(self.node))
+        )
 
 
 def parse(text: str) -> ast.Module | None:

@@ -137,7 +137,7 @@ def _sample(documents: epath.Path, sample_bytes: int, salt: str) -> list[str]:
 def _train(sample: list[str], vocab_size: int) -> tuple[bytes, int]:
     """The model file, the same bytes for the same sample on any number of threads, and how many ids are not unused."""
     room = vocab_size - len(TAIL)
-    least = FIRST_BYTE + 256 + len(TAIL)
+    least = FIRST_BYTE + 256 + 1 + len(TAIL)  # one id for the space
     if vocab_size <= least:
         raise ValueError(f"tokenizer.vocab_size = {vocab_size} is too small: bind more than {least}")
     proto = sentencepiece_model_pb2.ModelProto.FromString(_fitting(sample, room))
@@ -146,6 +146,7 @@ def _train(sample: list[str], vocab_size: int) -> tuple[bytes, int]:
         LOGGER.warning("tokenizer: the text holds only %d pieces; %d ids stay unused", vocab_size - unused, unused)
     for piece in (*(f"<|unused_{i}|>" for i in range(unused)), *TAIL):
         proto.pieces.add(piece=piece, score=0.0, type=proto.SentencePiece.CONTROL)
+    proto.trainer_spec.ClearField("required_chars")
     proto.trainer_spec.vocab_size = vocab_size
     proto.trainer_spec.num_threads = 1
     return proto.SerializeToString(deterministic=True), vocab_size - unused
@@ -182,6 +183,7 @@ def _sentencepiece(sample: list[str], size: int) -> bytes:
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         allow_whitespace_only_pieces=True,
+        required_chars="\u2581",  # without it a space would be encoded as the bytes of its stand-in
         max_sentencepiece_length=32,  # long enough for deep indentation
         max_sentence_length=4 * CHUNK,
         minloglevel=2,

@@ -177,7 +177,7 @@ def train(
         "parameters": flops.parameter_count(model),
         "loss": run.last_loss,
         "epochs": epochs,
-        "left_out": sorted(os.fspath(path) for path in mixture if os.fspath(path) not in sources),
+        "left_out": sorted(path.name for path in mixture if os.fspath(path) not in sources),
         "params_sha256": params_sha256(state.params),
     }
 

@@ -19,8 +19,7 @@ CORPUS = {
 }
 
 BINDINGS = """
-tokenizer.vocab_size = 1024
-ModelConfig.vocab_size = 1024
+VOCAB_SIZE = 1024
 ModelConfig.hidden_size = 24
 ModelConfig.intermediate_size = 48
 ModelConfig.num_hidden_layers = 1

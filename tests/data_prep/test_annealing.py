@@ -120,3 +120,29 @@ def test_functions_do_not_depend_on_workers(
     for part in documents.parts(out):
         assert part.read_bytes() == (epath.Path(tmp_path) / "functions" / part.name).read_bytes()
         assert pq.read_schema(part).equals(documents.SCHEMA)
+
+
+def test_functions_of_other_languages(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    text = """#include <a.h>
+
+/* Return the number of bits that are set in a word. */
+int bits(unsigned word) {
+    int n = 0;
+    for (; word; word &= word - 1)
+        n++;
+    return n;
+}
+
+/* Return something that another file has to know. */
+int other(int word) {
+    return elsewhere(word) + LIMIT;
+}
+"""
+    _, (good, bad) = run_stage(
+        annealing.functions, documents=write_documents("split", [train("a.c", text, language="c")])
+    )
+    assert good["text"] == text.split("\n\n")[1] + "\n"
+    assert (good["path"], good["language"], good["reasons"]) == ("a.c#L3", "c", [])
+    assert (bad["path"], bad["reasons"]) == ("a.c#L11", ["not_self_contained: LIMIT, elsewhere"])

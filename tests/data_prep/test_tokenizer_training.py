@@ -86,18 +86,50 @@ def test_same_bytes_for_any_number_of_threads(
     assert len(models) == 1
 
 
-def test_the_largest_vocabulary_named_is_the_largest_possible(
+def test_ids_that_a_small_corpus_has_no_pieces_for_stay_unused(
     write_documents: Callable[..., epath.Path], tmp_path: pathlib.Path
 ) -> None:
     documents = write_documents("split", rows(textwrap))
-    with pytest.raises(ValueError, match="at most [0-9]+ is possible") as error:
-        train(documents, tmp_path / "a", vocab_size=100_000)
-    largest = int(str(error.value).split("at most ")[1].split()[0])
-    train(documents, tmp_path / "b", vocab_size=largest)
-    with pytest.raises(ValueError, match=f"at most {largest} "):
-        train(documents, tmp_path / "c", vocab_size=largest + 1)
-    with pytest.raises(ValueError, match="at least"):
-        train(documents, tmp_path / "d", vocab_size=370)
+    (tmp_path / "a").mkdir()
+    result = tokenizer(epath.Path(tmp_path / "a"), documents=documents, vocab_size=8192)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "a" / "tokenizer.model"))
+    names = [pieces.id_to_piece(i) for i in range(len(pieces))]
+    first = names.index("<|unused_0|>")
+    assert result["pieces"] == first + 101 < 8192 == len(names) == len(set(names))
+    assert names[first : 8192 - 101] == [f"<|unused_{i}|>" for i in range(8192 - 101 - first)]
+    assert all(pieces.is_control(i) for i in range(first, 8192))
+    assert names[8192 - 101 : 8192 - 99] == ["<|im_end|>", "<|im_start|>"]
+    exact = train(documents, tmp_path / "exact", vocab_size=first + 101)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(exact / "tokenizer.model"))
+    assert [pieces.id_to_piece(i) for i in range(first)] == names[:first]
+    assert pieces.id_to_piece(first) == "<|im_end|>"
+
+
+@pytest.mark.parametrize("text", ["a", "\u2581 \0", "漢字" * 9 + "".join(map(chr, range(0x4E00, 0x4E00 + 500)))])
+@pytest.mark.parametrize("vocab_size", [363, 400])
+def test_any_text_gives_a_tokenizer_that_encodes_everything(
+    write_documents: Callable[..., epath.Path], tmp_path: pathlib.Path, text: str, vocab_size: int
+) -> None:
+    documents = write_documents("split", [{"path": "a.c", "text": text, "split": "train"}])
+    encoder = Encoder(train(documents, tmp_path / "tokenizer", vocab_size=vocab_size))
+    for sample in (text, "any other\ttext, 字", b"\xff\0"):
+        raw = sample.encode() if isinstance(sample, str) else sample
+        assert decoded(encoder, sample) == raw
+
+
+def decoded(encoder: Encoder, text: str | bytes) -> bytes:
+    pieces = encoder._processor
+    ids = encoder.encode(text).tolist()
+    assert all(4 <= i and not pieces.is_control(i) for i in ids)
+    spelt = [
+        bytes([i - 4]) if pieces.is_byte(i) else pieces.id_to_piece(i).replace("\u2581", " ").encode() for i in ids
+    ]
+    return b"".join(spelt)
+
+
+def test_a_vocabulary_without_room_for_text_is_refused(documents: epath.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ValueError, match="more than 362"):
+        train(documents, tmp_path / "tokenizer", vocab_size=362)
 
 
 def test_a_corpus_without_training_documents_is_refused(
@@ -106,6 +138,9 @@ def test_a_corpus_without_training_documents_is_refused(
     documents = write_documents("split", rows(textwrap, split="heldout"))
     with pytest.raises(ValueError, match="no training documents"):
         train(documents, tmp_path / "tokenizer")
+    blank = write_documents("blank", [{"path": "a.c", "text": "\n \n", "split": "train"}])
+    with pytest.raises(ValueError, match="no training documents"):
+        train(blank, tmp_path / "blank_tokenizer")
 
 
 def test_sample_has_about_the_size_asked_for(
