@@ -16,6 +16,7 @@ _TABLES = json.loads((Path(__file__).parent / "tables" / "languages.json").read_
 _FILENAMES = {name: language for language, names in _TABLES["filenames"].items() for name in names}
 _EXTENSIONS = {extension: language for language, names in _TABLES["extensions"].items() for extension in names}
 _TYPES = {language: kind for kind, languages in _TABLES["types"].items() for language in languages}
+_RELEASED = _TABLES["released"]  # entries in which the released filter's tables differ
 _INTERPRETERS = {
     "python": "python",
     "pypy": "python",
@@ -42,6 +43,15 @@ def detect(path: str, text: str | None) -> tuple[str, str]:
     name = path.rsplit("/", 1)[-1]
     language = _FILENAMES.get(name) or _by_extension(name) or _by_shebang(text or "") or UNKNOWN
     return language, doc_type(language)
+
+
+def detect_by_name(path: str, text: str | None) -> tuple[str, str]:
+    """The same as the released filter has it: by its own tables, exact names and what follows the last dot."""
+    name = path.rsplit("/", 1)[-1]
+    extension = name.rpartition(".")[2] if "." in name[1:] else ""
+    by_extension = _RELEASED["extensions"].get(extension) or _EXTENSIONS.get(extension)
+    language = _FILENAMES.get(name) or by_extension or UNKNOWN
+    return language, _RELEASED["types"].get(language) or doc_type(language)
 
 
 def doc_type(language: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from data_prep.quality.view import OverBudgetError, View
 
 LANGUAGES = ("c", "cpp", "csharp", "go", "java")
 HEADERS = ("h", "hpp", "hxx", "hh", "h++")
-# Only patterns of the profile `reference` can take that long: the released filter gave each signal ten seconds.
-SECONDS = 10
+SECONDS = {"reference": 10}  # the released filter gave each signal ten seconds; other patterns are linear
 _WITHOUT_LOGIC = ("function", "import", "simple_variable", "simple_return", "class")
 _HEAD = 200  # characters of code in which an include of everything stands
 _MODIFIER = re.compile(r"\b(?:public|protected|private)\b")
@@ -27,10 +27,18 @@ _PASCAL_CASE = re.compile(r"[A-Z][a-zA-Z0-9]*")
 
 
 class Constructs:
-    """The patterns of one language in one profile."""
+    """The patterns of one language.
 
-    def __init__(self, patterns: dict[str, str]):
-        self._patterns = {name: regex.compile(pattern, regex.MULTILINE) for name, pattern in patterns.items()}
+    Args:
+        patterns: by construct.
+        seconds: what one search may take, for patterns that are not known to be linear; they are read as the module
+            `regex` does, by which the released filter counts.
+    """
+
+    def __init__(self, patterns: Mapping[str, str], seconds: float | None = None):
+        compiler: Any = re if seconds is None else regex
+        self._patterns = {name: compiler.compile(pattern, re.MULTILINE) for name, pattern in patterns.items()}
+        self._options = {} if seconds is None else {"timeout": seconds}
         # `View.once` tells computations apart by identity, so each has to be one object.
         self._finders = {name: partial(self._find, construct=name) for name in patterns}
 
@@ -38,16 +46,29 @@ class Constructs:
         """Matches of a construct in the code. Raises OverBudgetError where the search takes too long."""
         return view.once(self._finders[construct])
 
+    def occurs(self, view: View, construct: str) -> bool:
+        """Whether there is any match in the code. Raises OverBudgetError where the search takes too long."""
+        with _budget(construct):
+            return self._patterns[construct].search(view.once(dense_code), **self._options) is not None
+
     def _find(self, view: View, construct: str) -> list[Any]:
-        try:
-            return list(self._patterns[construct].finditer(view.once(dense_code), timeout=SECONDS))
-        except TimeoutError as error:
-            raise OverBudgetError(f"{construct}: the search takes more than {SECONDS} s") from error
+        with _budget(construct):
+            return list(self._patterns[construct].finditer(view.once(dense_code), **self._options))
 
     def lines(self, view: View, construct: str) -> int:
         """Lines of code in which the construct occurs."""
         pattern = self._patterns[construct]
+        if not pattern.search(view.split.code):
+            return 0
         return sum(pattern.search(line) is not None for line in view.code_lines)
+
+
+@contextlib.contextmanager
+def _budget(construct: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise OverBudgetError(f"{construct}: the search takes too long") from error
 
 
 def dense_code(view: View) -> str:
@@ -62,7 +83,7 @@ def frac_lines_func_ratio(view: View, constructs: Constructs) -> Value:
 
 def cate_var_zero(view: View, constructs: Constructs) -> Value:
     """1 where no variable is declared."""
-    return float(not constructs.found(view, "variable"))
+    return float(not constructs.occurs(view, "variable"))
 
 
 def score_lines_no_logic(view: View, constructs: Constructs) -> Value:
@@ -108,7 +129,8 @@ def frac_words_no_modifier(view: View, constructs: Constructs) -> Value:
 
 def frac_words_legal_var_name(view: View, constructs: Constructs) -> Value:
     """Variables in camel case. No threshold uses it."""
-    return _share(_CAMEL_CASE, [match["name"] for match in constructs.found(view, "variable") if match["name"]])
+    names = (match["name"] or match["parameter"] for match in constructs.found(view, "variable"))
+    return _share(_CAMEL_CASE, [name for name in names if name])
 
 
 def frac_words_legal_func_name(view: View, constructs: Constructs) -> Value:
@@ -145,11 +167,14 @@ def groups(profile: str, variants: Mapping[str, Mapping[str, ConstructSignal]] |
         profile: whose patterns to count.
         variants: signals that replace those of their names, by language.
     """
-    tables = tomllib.loads((Path(__file__).parent / "constructs.toml").read_text("utf-8"))[profile]
+    syntax = tomllib.loads((Path(__file__).parent / "constructs.toml").read_text("utf-8"))
+    tables = syntax[profile]
     found = {}
     for language in LANGUAGES:
         own = dict(tables[language])
-        constructs = Constructs({**tables.get(own.pop("inherits", ""), {}), **own})
+        patterns = {**tables.get(own.pop("inherits", ""), {}), **own}
+        patterns = {name: text.replace("ROUND", syntax["ROUND"]) for name, text in patterns.items()}
+        constructs = Constructs(patterns, SECONDS.get(profile))
         signals = {signal.__name__: signal for signal in (*_COMMON, *_OWN[language])}
         signals |= (variants or {}).get(language, {})
         found[f"code/{language}"] = Group({name: partial(f, constructs=constructs) for name, f in signals.items()})

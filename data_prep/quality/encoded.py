@@ -17,19 +17,17 @@ _SHORTEST_BASE64 = 64
 _FEWEST_BYTES = 8
 
 
-_IN_BASE64, _IN_HEX, _BEFORE_HEX, _AFTER_HEX = 1, 2, 4, 8
+_IN_BASE64, _IS_HEX, _IN_BYTES = 1, 2, 4
 
 
 def _flags() -> bytes:
     """For each ASCII character where it may stand; "?" also stands for all that are not ASCII."""
-    alphanumeric = string.ascii_letters + string.digits
     flags = bytearray(256)
     for point in range(128):
         character = chr(point)
-        flags[point] |= _IN_BASE64 * (character in alphanumeric + "\n+/=")
-        flags[point] |= _IN_HEX * (character in string.hexdigits)
-        flags[point] |= _BEFORE_HEX * (character == "x" or character not in alphanumeric + "_")
-        flags[point] |= _AFTER_HEX * (character.isspace() or character in ",\\?")
+        flags[point] |= _IN_BASE64 * (character in string.ascii_letters + string.digits + "\n+/=")
+        flags[point] |= _IS_HEX * (character in string.hexdigits)
+        flags[point] |= _IN_BYTES * (character.isspace() or character in string.hexdigits + "x\\,?")
     return bytes(flags)
 
 
@@ -48,18 +46,31 @@ def encoded_data(text: str) -> bool:
 
 def _runs(text: str) -> Iterator[int]:
     flags = np.frombuffer(text.encode("ascii", "replace").translate(_FLAGS), np.uint8)
-    member = np.concatenate(([0], flags & _IN_BASE64, [0]))
-    edges = np.flatnonzero(member[1:] != member[:-1])
-    lengths = edges[1::2] - edges[::2]
+    starts, ends = _segments(flags & _IN_BASE64)
+    lengths = ends - starts
     yield from lengths[lengths >= _SHORTEST_BASE64].tolist()
-    for pattern in ([_HEX] if _may_hold_bytes(flags) else []) + [_UNICODE]:
-        for match in pattern.finditer(text):
+    for start, end in _may_hold_bytes(flags):
+        # One character more on both sides, because \b looks at them.
+        for match in _HEX.finditer(text[max(start - 1, 0) : end + 1]):
+            yield match.end() - match.start()
+    if "\\u" in text:
+        for match in _UNICODE.finditer(text):
             yield match.end() - match.start()
 
 
-def _may_hold_bytes(flags: np.ndarray) -> bool:
-    """Whether there are enough pairs of hexadecimal digits with something else on both sides: a necessary condition."""
-    digits = flags[1:-2] & flags[2:-1] & _IN_HEX
-    bounded = (digits != 0) & (flags[:-3] & _BEFORE_HEX != 0) & (flags[3:] & _AFTER_HEX != 0)
-    # The first and the last pair of a run may stand at the ends of the text.
-    return int(np.count_nonzero(bounded)) >= _FEWEST_BYTES - 2
+def _segments(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of the stretches in which `flags` is not zero."""
+    member = np.zeros(len(flags) + 2, np.bool_)
+    member[1:-1] = flags
+    edges = np.flatnonzero(member[1:] != member[:-1])
+    return edges[::2], edges[1::2]
+
+
+def _may_hold_bytes(flags: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches of characters that runs of hexadecimal bytes consist of, with enough digits for one."""
+    starts, ends = _segments(flags & _IN_BYTES)
+    long = ends - starts >= 2 * _FEWEST_BYTES
+    starts, ends = starts[long], ends[long]
+    digits = np.flatnonzero(flags & _IS_HEX)
+    enough = np.searchsorted(digits, ends) - np.searchsorted(digits, starts) >= 2 * _FEWEST_BYTES
+    return list(zip(starts[enough].tolist(), ends[enough].tolist(), strict=True))

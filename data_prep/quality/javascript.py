@@ -21,6 +21,7 @@ MAX_CHARACTERS = 2_000_000  # of a file to parse; a tree takes a hundred times t
 _VARIABLE_NAME = re.compile(r"[a-z$][a-zA-Z0-9]*")
 _FUNCTION_NAME = re.compile(r"[a-zA-Z$][a-zA-Z0-9]*")
 _CLASS_NAME = re.compile(r"[A-Z][a-zA-Z0-9]*")
+_IMPORT_TYPE = re.compile(r"""\bimport\((?:"[^"\n]*+"|'[^'\n]*+')\)""")
 _SIMPLE = frozenset(
     ("identifier", "number", "string", "true", "false", "null", "undefined", "regex", "unary_expression", "this")
 )
@@ -36,6 +37,8 @@ _QUERY = f"""
 (import_statement) @import
 (variable_declarator) @variable
 (return_statement) @return
+"""
+_BINDINGS = """
 (assignment_expression) @binding
 (augmented_assignment_expression) @binding
 (formal_parameters (_)) @binding
@@ -47,27 +50,45 @@ _FIELDS = {"javascript": "field_definition", "typescript": "public_field_definit
 
 
 @cache
-def _grammar(language: str) -> tuple[Parser, Query]:
+def _grammar(language: str) -> tuple[Parser, Query, Query]:
     pointer = {
         "javascript": tree_sitter_javascript.language,
         "typescript": tree_sitter_typescript.language_typescript,
         "tsx": tree_sitter_typescript.language_tsx,
     }[language]()
     grammar = Language(pointer)
-    return Parser(grammar), grammar.query(f"{_QUERY}({_FIELDS[language]}) @binding")
+    return Parser(grammar), grammar.query(_QUERY), grammar.query(f"{_BINDINGS}({_FIELDS[language]}) @binding")
 
 
 def syntax_tree(view: View) -> tuple[Tree, str] | None:
     """The tree and the grammar that accepts the file; None where it has a syntax error.
 
-    JavaScript may carry type annotations (Flow): what its own grammar refuses is tried as TypeScript with JSX.
+    JavaScript may carry type annotations (Flow): what its own grammar refuses is tried as TypeScript with JSX. The
+    grammars of TypeScript do not know types such as ``import("./types").Name``, which are taken for plain names.
     """
-    source = view.within_budget(f"{view.language} syntax tree", MAX_CHARACTERS).encode("utf-8", "surrogatepass")
-    for language in dict.fromkeys((view.language, "tsx")):
-        tree = _grammar(language)[0].parse(source)
+    source = view.within_budget(f"{view.language} syntax tree", MAX_CHARACTERS)
+    annotated = "tsx" if view.language == "javascript" else view.language
+    attempts = ((view.language, source), (annotated, _IMPORT_TYPE.sub("module", source)))
+    for language, variant in dict.fromkeys(attempts):
+        tree = _parse(_grammar(language)[0], variant.encode("utf-8", "surrogatepass"))
+        if tree is None:
+            return None
         if not tree.root_node.has_error:
             return tree, language
     return None
+
+
+def _parse(parser: Parser, source: bytes) -> Tree | None:
+    """None after ten times as long as any program takes: only the search for a repair of garbage takes longer.
+
+    So although the limit is a time, what parses does not depend on the machine.
+    """
+    parser.timeout_micros = 500_000 + 5 * len(source)
+    try:
+        return parser.parse(source)
+    except ValueError:
+        parser.reset()
+        return None
 
 
 def nodes(view: View) -> dict[str, list[Node]] | None:
@@ -113,8 +134,11 @@ def cate_ast(view: View) -> Value:
 @SIGNALS.signal
 def cate_var_zero(view: View) -> Value:
     """1 where no name is bound: by a declaration, an assignment, a field or as a parameter."""
-    found = view.once(nodes)
-    return None if found is None else float("variable" not in found and "binding" not in found)
+    found, parsed = view.once(nodes), view.once(syntax_tree)
+    if found is None or parsed is None:
+        return None
+    tree, language = parsed
+    return float("variable" not in found and not _grammar(language)[2].captures(tree.root_node))
 
 
 @SIGNALS.signal

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping
 
+from data_prep import languages
 from data_prep.quality import (
     code,
     constructs,
@@ -16,12 +17,14 @@ from data_prep.quality import (
     reference_html,
     reference_javascript,
     text,
+    words,
 )
 from data_prep.quality.group import Group
 from data_prep.quality.lexical_split import lexical_split
 from data_prep.quality.pygments_split import pygments_split
 from data_prep.quality.split import Split
 from data_prep.quality.view import View
+from data_prep.sources.reference import decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Profile:
 
     Attributes:
       signals: signals by family: ``code``, ``text``, ``code/<language>``.
+      decode: bytes of a file → its text, or None and the reason why it has none.
+      detect: (path, text or None) → language and type of document.
+      natural_language: text → the language it is written in, None where unknown.
       splitter: (text, language) → code, comments and literals.
       max_characters: characters a file may have for costly signals, see `View`.
       keep_byte_order_mark: whether a leading U+FEFF is part of the text.
@@ -38,6 +44,9 @@ class Profile:
     """
 
     signals: Mapping[str, Group]
+    decode: Callable[[bytes], tuple[str | None, str | None]]
+    detect: Callable[[str, str | None], tuple[str, str]]
+    natural_language: Callable[[str], str | None]
     splitter: Callable[[str, str], Split]
     max_characters: int
     keep_byte_order_mark: bool
@@ -75,6 +84,9 @@ _REFERENCE = {
 PROFILES = {
     "refinecode": Profile(
         _REFINECODE,
+        lambda data: decode(data)[:2],
+        languages.detect,
+        words.natural_language,
         lexical_split,
         max_characters=3_000_000,
         keep_byte_order_mark=False,
@@ -82,6 +94,9 @@ PROFILES = {
     ),
     "reference": Profile(
         _REFERENCE,
+        reference.decode,
+        languages.detect_by_name,
+        lambda text: "en",  # the released filter's model is not to be had
         pygments_split,
         max_characters=8_000_000,
         keep_byte_order_mark=True,
@@ -109,13 +124,28 @@ def profile_named(name: str) -> Profile:
 
 
 def measure(
-    text: str, language: str, doc_type: str, size: int | None, profile: Profile, path: str = ""
+    text: str,
+    language: str,
+    doc_type: str,
+    size: int | None,
+    profile: Profile,
+    path: str = "",
+    natural_language: str | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """All signals of one file, and the cause for each one that could not be computed; both by name.
 
     A signal is None where its definition gives no value, such as a share of the comments of a file without lines.
     """
-    view = View(text, language, size, profile.splitter, profile.max_characters, path, profile.keep_byte_order_mark)
+    view = View(
+        text,
+        language,
+        size,
+        profile.splitter,
+        profile.max_characters,
+        path,
+        natural_language,
+        profile.keep_byte_order_mark,
+    )
     values: dict[str, float | None] = {}
     failures: dict[str, str] = {}
     for family in profile.families(doc_type, language):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from etils import epath
 
-from data_prep import documents as docs
 from data_prep.engine import LocalEngine, atomic, write_parquet
 from data_prep.quality import rules
 from data_prep.quality.profiles import Profile, measure, profile_named
 from data_prep.sources import notebooks
+from data_prep.sources.reference import printable
 
-LANG = "en"  # the natural language of every file: the released filter's model is not to be had
 FILES_PER_PART = 64
 
 
@@ -48,7 +48,7 @@ def record(path: str, data: bytes, profile: Profile, groups: Mapping[str, rules.
         "filename": name,
         "program_lang": language,
         "doc_type": doc_type,
-        "lang": LANG,
+        "lang": None if text is None else profile.natural_language(text),
         "signals": {},
         "keep": None,
         "drop_reasons": [],
@@ -57,11 +57,11 @@ def record(path: str, data: bytes, profile: Profile, groups: Mapping[str, rules.
         "error": error,
     }
     if text is None:
-        return found | {"lang": None}
-    group = rules.group_of(doc_type, language, groups)
+        return found
+    group = rules.group_of(doc_type, language, groups, found["lang"])
     if group is None:
         return found | {"keep": 0, "drop_reasons": [f"doc_type:{doc_type}"]}
-    values, failures = measure(text, language, doc_type, len(data), profile, path)
+    values, failures = measure(text, language, doc_type, len(data), profile, path, found["lang"])
     full = full_names(profile, doc_type, language)
     dropping, drawn = decide(values, failures, groups[group], sha256, profile.failure_drops)
     return found | {
@@ -91,7 +91,7 @@ def decide(
     dropping, drawn = [], []
     for signal, comparisons in group.items():
         value = values.get(signal)
-        holding = [c for c in comparisons if value is not None and c.fires(np.float64(value))]
+        holding = [c for c in comparisons if value is not None and c.fires(np.asarray(value))]
         if any(c.probability == 1 or rules.draw(key, signal) < c.probability for c in holding):
             dropping.append(signal)
         elif failure_drops and signal in failures:
@@ -101,8 +101,36 @@ def decide(
     return dropping, drawn
 
 
-def list_files(top: str) -> list[str]:
-    """Paths of all regular files below a directory, relative to it with slashes, sorted. Links are left out.
+def write(
+    tops: Sequence[str], out: epath.Path, profile: str, thresholds: Mapping[str, Sequence[str]], workers: int = 0
+) -> int:
+    """Writes the records of all files below the directories `tops` to the JSON-lines file `out`; returns how many.
+
+    A call that was interrupted goes on where it stopped, as long as it is the same call on the same files. What is
+    done lies in ``<out>.parts`` until the end.
+
+    Raises:
+        FileNotFoundError: one of `tops` is no directory.
+        ValueError: there is no such profile, or a threshold is wrong.
+    """
+    profile_named(profile)
+    groups = rules.load(thresholds, profile)
+    files = [file for top in tops for file in list_files(top)]
+    scratch = out.parent / f"{out.name}.parts"
+    parts = _write_parts(scratch, files, json.dumps([profile, thresholds], sort_keys=True))
+    engine = LocalEngine(workers=workers, batch_rows=8)
+    engine.map(partial(_record_table, profile=profile, groups=groups), parts, scratch / "records", label=profile)
+    with atomic(out) as target:
+        for part in parts:
+            with (scratch / "records" / part.name).open("rb") as file:
+                for line in pq.read_table(file)["record"].to_pylist():
+                    target.write(f"{line}\n".encode())
+    scratch.rmtree()
+    return len(files)
+
+
+def list_files(top: str) -> list[tuple[bytes, str]]:
+    """(location, path below `top` with slashes) of each regular file, by path. Links and .git are left out.
 
     Raises:
         FileNotFoundError: there is no such directory.
@@ -110,32 +138,41 @@ def list_files(top: str) -> list[str]:
     if not os.path.isdir(top):
         raise FileNotFoundError(f"{top} is no directory")
     found = []
-    for directory, subdirectories, names in os.walk(top):
-        subdirectories[:] = [name for name in subdirectories if name != ".git"]
-        for name in names:
-            location = os.path.join(directory, name)
+    for directory, subdirectories, names in os.walk(os.fsencode(top)):
+        subdirectories[:] = [name for name in subdirectories if name != b".git"]
+        for location in (os.path.join(directory, name) for name in names):
             if os.path.isfile(location) and not os.path.islink(location):
-                found.append(os.path.relpath(location, top).replace(os.sep, "/"))
-    return sorted(found, key=os.fsencode)
+                found.append((location, printable(os.path.relpath(location, os.fsencode(top)))))
+    return sorted(found, key=lambda file: file[1])
 
 
-def write(tops: list[str], out: epath.Path, profile: str, workers: int, thresholds: dict[str, list[str]]) -> int:
-    """Writes the records of all files below the directories `tops` to the JSON-lines file `out`; returns how many.
+def _write_parts(scratch: epath.Path, files: Sequence[tuple[bytes, str]], call: str) -> list[epath.Path]:
+    """Lists of files to work on; those of an earlier call are kept with their results if nothing has changed."""
+    states = [os.stat(location) for location, _ in files]
+    key = hashlib.sha256(call.encode())
+    for (location, path), state in zip(files, states, strict=True):
+        key.update(f"\0{location!r}\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+    directory = scratch / key.hexdigest()[:16]
+    count = -(-len(files) // FILES_PER_PART)
+    parts = [directory / f"part-{i:05d}.parquet" for i in range(count)]
+    if not directory.exists():
+        if scratch.exists():
+            scratch.rmtree()
+        directory.mkdir(parents=True)
+        (scratch / "records").mkdir()
+    for i, part in enumerate(parts):
+        if not part.exists():
+            chosen = files[i * FILES_PER_PART : (i + 1) * FILES_PER_PART]
+            columns = {"location": [location for location, _ in chosen], "path": [path for _, path in chosen]}
+            write_parquet(iter([pa.table(columns)]), part)
+    return parts
 
-    A call that was interrupted goes on where it stopped if the same files are asked for in the same way. What is done
-    lies in ``<out>.parts`` until the end.
-    """
-    files = [(top, path) for top in tops for path in list_files(top)]
-    scratch = out.parent / f"{out.name}.parts"
-    state = [(top, path, *_state(top, path)) for top, path in files]
-    _prepare(scratch, json.dumps([profile, thresholds, state], sort_keys=True), files)
-    groups = rules.load(thresholds, profile)
-    engine = LocalEngine(workers=workers, batch_rows=8)
-    inputs = sorted((scratch / "files").glob("part-*.parquet"))
-    engine.map(partial(_record_table, profile=profile, groups=groups), inputs, scratch / "records", label=profile)
-    with atomic(out) as file:
-        for part in docs.parts(scratch / "records") if inputs else []:
-            for line in _column(part, "record"):
-                file.write(f"{line}\n".encode())
-    scratch.rmtree()
-    return len(files)
+
+def _record_table(table: pa.Table, profile: str, groups: Mapping[str, rules.Rules]) -> pa.Table:
+    how = profile_named(profile)
+    lines = []
+    for row in table.to_pylist():
+        with open(row["location"], "rb") as file:
+            found = record(row["path"], file.read(), how, groups)
+        lines.append(json.dumps(found, ensure_ascii=False))
+    return pa.table({"record": pa.array(lines, pa.large_string())})

@@ -27,6 +27,14 @@ _RETURN = re.compile(r"^\s*return(?:\s+.+)?\s*$", re.MULTILINE)
 _MODIFIERS = ("public", "protected", "private")
 
 
+def decode(data: bytes) -> tuple[str | None, str | None]:
+    """UTF-8 or nothing; a byte order mark stays in the text."""
+    try:
+        return data.decode(), None
+    except UnicodeDecodeError as error:
+        return None, type(error).__name__
+
+
 def frac_chars_top_ngram(view: View, n: int) -> Value:
     """Overlapping occurrences are counted in full, so the value can exceed 1."""
     return fraction(view.words.top[n], view.words.characters) or 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,9 @@ def javascript_tree(view: View) -> Any:
     module = "import" in text or "export" in text
     for parse in (esprima.parseModule, esprima.parseScript) if module else (esprima.parseScript,):
         try:
-            return parse(text)
+            with warnings.catch_warnings():  # about regular expressions in the file
+                warnings.simplefilter("ignore")
+                return parse(text)
         except esprima.Error:
             continue
     return None

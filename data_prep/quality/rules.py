@@ -57,6 +57,9 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
         for path in sorted(_DIRECTORY.glob("*/*.toml"))
     }
     files = {group: file for group, file in files.items() if profile in file.get("profiles", [profile])}
+    files = {
+        group: {**file, "rules": {**file.get("rules", {}), **file.get(profile, {})}} for group, file in files.items()
+    }
     signals = {group: set(_resolve(files, group)) for group in files}
     for key, comparisons in (overrides or {}).items():
         group, _, signal = key.rpartition(".")
@@ -66,7 +69,7 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
             )
         if signal not in signals[group]:
             raise ValueError(f"thresholds: group {group} has no signal {signal!r}: {', '.join(sorted(signals[group]))}")
-        files[group].setdefault("rules", {})[signal] = comparisons
+        files[group]["rules"][signal] = comparisons
     return {
         group: {signal: tuple(map(parse, texts)) for signal, texts in _resolve(files, group).items() if texts}
         for group in files
@@ -75,13 +78,18 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
 
 def _resolve(files: Mapping[str, dict], group: str) -> dict[str, Sequence[str]]:
     parent = files[group].get("inherits")
-    return {**(_resolve(files, parent) if parent else {}), **files[group].get("rules", {})}
+    return {**(_resolve(files, parent) if parent else {}), **files[group]["rules"]}
 
 
-def group_of(doc_type: str, language: str, groups: Mapping[str, Rules]) -> str | None:
-    """The one group whose rules judge a file; None for types that have no rules."""
+def group_of(
+    doc_type: str, language: str, groups: Mapping[str, Rules], natural_language: str | None = None
+) -> str | None:
+    """The one group whose rules judge a file; None for types that have no rules.
+
+    `natural_language` is the code of the language that a text is written in: zh has rules of its own.
+    """
     if doc_type == "text":
-        return "text/en"
+        return "text/zh" if natural_language == "zh" else "text/en"
     if doc_type not in ("code", "data"):
         return None
     own = f"code/{language}"

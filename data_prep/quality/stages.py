@@ -30,7 +30,7 @@ def score(
     profile: str = "refinecode",
     engine: Engine = LocalEngine(),
 ) -> dict[str, Any]:
-    """Computes the signals of every document; drops none.
+    """Computes the signals of every document; drops none. Texts in Chinese get `natural_language` zh.
 
     Adds two columns: `signals`, a struct with one float64 field per signal, null where a file has no such value, and
     `signal_errors`, a list of ``name: cause`` for signals that could not be computed.
@@ -52,12 +52,17 @@ def score_table(table: pa.Table, profile: str) -> pa.Table:
     names = how.names()
     columns: dict[str, list[float | None]] = {name: [] for name in names}
     errors: list[list[str]] = []
-    for row in table.select(["text", "language", "doc_type", "size", "path"]).to_pylist():
-        values, failures = measure(row["text"], row["language"], row["doc_type"], row["size"], how, row["path"])
+    spoken: list[str | None] = []
+    for row in table.select(["text", "language", "doc_type", "size", "path", "natural_language"]).to_pylist():
+        text, doc_type = row["text"], row["doc_type"]
+        spoken.append(row["natural_language"] or (how.natural_language(text) if doc_type == "text" else None))
+        values, failures = measure(text, row["language"], doc_type, row["size"], how, row["path"], spoken[-1])
         for name in names:
             columns[name].append(values.get(name))
         errors.append([f"{name}: {cause}" for name, cause in failures.items()])
     signals = pa.StructArray.from_arrays([pa.array(column, pa.float64()) for column in columns.values()], names)
+    index = table.schema.get_field_index("natural_language")
+    table = table.set_column(index, docs.SCHEMA.field("natural_language"), pa.array(spoken, pa.string()))
     with_signals = table.append_column("signals", signals)
     return with_signals.append_column("signal_errors", pa.array(errors, pa.list_(pa.string())))
 
@@ -107,8 +112,9 @@ def judge_table(table: pa.Table, groups: dict[str, rules.Rules], failure_drops: 
         )
     reasons: list[list[str]] = [[] for _ in range(table.num_rows)]
     members: dict[str, list[int]] = {}
-    for i, (doc_type, language) in enumerate(zip(*_lists(table, "doc_type", "language"), strict=True)):
-        group = rules.group_of(doc_type, language, groups)
+    kinds = zip(*_lists(table, "doc_type", "language", "natural_language"), strict=True)
+    for i, (doc_type, language, natural_language) in enumerate(kinds):
+        group = rules.group_of(doc_type, language, groups, natural_language)
         if group is None:
             reasons[i].append(f"no_rules: {doc_type}")
         else:

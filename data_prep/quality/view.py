@@ -31,6 +31,7 @@ class View:
         path: with slashes; its last part is the file's name.
         splitter: tells code from comments.
         max_characters: what a file may have for the costly steps; beyond, the signals that need them fail.
+        natural_language: of a text, where it is known.
         keep_byte_order_mark: leave a leading U+FEFF in the text, where it counts as a character and breaks parsers.
     """
 
@@ -42,6 +43,7 @@ class View:
         splitter: Callable[[str, str], Split],
         max_characters: int,
         path: str = "",
+        natural_language: str | None = None,
         keep_byte_order_mark: bool = False,
     ):
         if not keep_byte_order_mark:
@@ -50,6 +52,7 @@ class View:
         self.language = language
         self.size = size
         self.name = path.rpartition("/")[2]
+        self.natural_language = natural_language
         self._splitter = splitter
         self._max_characters = max_characters
         self._computed: dict[Callable[[View], Any], Any] = {}
@@ -107,7 +110,7 @@ class View:
     @cached_property
     def words(self) -> NgramStatistics:
         """Statistics of the normalised words."""
-        return ngram_statistics(normalised_words(self.within_budget("words")))
+        return ngram_statistics(normalised_words(self.within_budget("words"), self.natural_language))
 
     @cached_property
     def raw_words(self) -> list[str]:

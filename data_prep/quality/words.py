@@ -8,6 +8,11 @@ import unicodedata
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
+_IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_KANA = re.compile("[\u3040-\u30ff]")
+_LETTER = re.compile("[A-Za-z]")
+_LETTERS_PER_IDEOGRAPH = 3  # which say about as much
+
 _DELETED = [*range(0x00, 0x08), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x202C]
 _ALIASES = {
     "\u3002": ".",
@@ -38,6 +43,10 @@ def _normalisation() -> dict[int, str | None]:
 _NORMALISATION = _normalisation()
 # The same with lower-casing for ASCII texts, as bytes.translate wants it: many times faster than str.translate.
 _ASCII = bytes(ord((_NORMALISATION.get(point) or chr(point)).lower()) for point in range(128)) + bytes(128)
+# For other texts the same on their UTF-8, whose bytes from 128 on are left alone, and the rest where it occurs.
+_UTF8 = bytes(ord(_NORMALISATION.get(point) or chr(point)) for point in range(128)) + bytes(range(128, 256))
+_OTHERS = {chr(point): replacement or "" for point, replacement in _NORMALISATION.items() if point >= 128}
+_OTHER = re.compile(f"[{re.escape(''.join(_OTHERS))}]")
 _ASCII_DELETED = bytes(point for point in _DELETED if point < 128)
 # Neither spaces nor word characters, and not deleted by the normalisation: str.split would keep them inside a word.
 _ODD_ASCII = re.compile("[\x08\x1b\x7f]")
@@ -48,12 +57,25 @@ def tokenise(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def normalised_words(text: str) -> list[str]:
+def natural_language(text: str) -> str | None:
+    """``zh`` for a text in Chinese, judged by its script, even among as much code; None for others."""
+    if text.isascii():
+        return None
+    ideographs = len(_IDEOGRAPH.findall(text))
+    japanese = len(_KANA.findall(text)) > 0.1 * ideographs
+    return "zh" if not japanese and ideographs * _LETTERS_PER_IDEOGRAPH > len(_LETTER.findall(text)) else None
+
+
+def normalised_words(text: str, language: str | None = None) -> list[str]:
     """Lower-case words without punctuation: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
 
-    NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own.
+    NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own. Chinese
+    (`language` zh) has no spaces between words: each ideograph is one.
     """
     if text.isascii():
         plain = text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
         return tokenise(plain) if _ODD_ASCII.search(plain) else plain.split()
-    return tokenise(unicodedata.normalize("NFKC", text.translate(_NORMALISATION).lower()))
+    plain = text.encode("utf-8", "surrogatepass").translate(_UTF8, _ASCII_DELETED).decode("utf-8", "surrogatepass")
+    plain = _OTHER.sub(lambda match: _OTHERS[match[0]], plain)
+    plain = unicodedata.normalize("NFKC", plain.lower())
+    return tokenise(_IDEOGRAPH.sub(r" \g<0> ", plain) if language == "zh" else plain)

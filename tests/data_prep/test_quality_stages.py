@@ -151,6 +151,19 @@ def test_types_without_rules_are_dropped(write_documents, run_stage):
     assert judge(directory, run_stage) == {"x": ["no_rules: unknown"]}
 
 
+def test_chinese_texts_have_rules_of_their_own(write_documents, run_stage):
+    sentences = "".join(f"第{i}章介绍如何安装{chr(0x4E10 + i)}工具并运行测试。\n" for i in range(12))
+    rows = [{"path": "zh.md", "text": sentences, "doc_type": "text", "language": "markdown"}]
+    directory = write_documents("transform", rows)
+    run_stage(score, documents=directory)
+    _, judged = run_stage(quality_filter, documents=directory.parent / "score")
+    assert judged[0]["natural_language"] == "zh"
+    assert not any("mean_word_length" in reason for reason in judged[0]["reasons"])
+    override = {"text/zh.num_lines": ["> 3"], "text/en.num_lines": []}
+    _, judged = run_stage(quality_filter, "again", documents=directory.parent / "score", thresholds=override)
+    assert "num_lines > 3 (12)" in judged[0]["reasons"]
+
+
 def test_an_unknown_profile_is_told(write_documents, run_stage):
     directory = write_documents("transform", [{"path": "x"}])
     with pytest.raises(ValueError, match="use one of refinecode, reference"):
@@ -177,7 +190,7 @@ def test_no_text_makes_a_signal_fail(profile: str, text: str, language: str, doc
     ("text", "language"),
     [
         ("ab " * 30_000, "java"),
-        ("x=1;" * 200_000, "javascript"),
+        ("x=1;" * 200_000 + "(", "javascript"),
         ("(" * 100_000 + ")" * 100_000, "python"),
         ("-" * 100_000 + "1", "python"),
         ("a\0b\n" * 1000, "python"),

@@ -1,0 +1,55 @@
+"""Signals, decision and reasons of every file below some directories, as one JSON object per line.
+
+Examples:
+  python -m data_prep.quality --out records.jsonl src
+  python -m data_prep.quality --profile reference --out records.jsonl sample
+  python -m data_prep.quality --out records.jsonl --threshold 'code/general.num_lines=< 5' src
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from etils import epath
+
+from data_prep.quality import records
+from data_prep.quality.profiles import PROFILES
+
+
+def main(argv: list[str] | None = None) -> int:
+    summary, examples = (__doc__ or "").split("\n\n", 1)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.quality",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="paths in the records are relative to it")
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="refinecode", help="default: refinecode")
+    parser.add_argument("--out", type=epath.Path, required=True, help="JSON-lines file to write")
+    parser.add_argument("--workers", type=int, default=0, help="processes, 0 for one per core (default)")
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="GROUP.SIGNAL=RULE,…",
+        help="rules that replace those of a group; none after the = switches them off",
+    )
+    flags = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(message)s")
+    thresholds = {}
+    for override in flags.threshold:
+        key, _, texts = override.partition("=")
+        thresholds[key.strip()] = [text.strip() for text in texts.split(",") if text.strip()]
+    try:
+        records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

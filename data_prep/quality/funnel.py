@@ -1,0 +1,198 @@
+"""What each rule dropped, and what changes between two profiles or sets of thresholds.
+
+Takes files that `python -m data_prep.quality` wrote, or directories of the stage quality_filter.
+
+Examples:
+  python -m data_prep.quality.funnel records.jsonl                        hits of each rule, with and without others
+  python -m data_prep.quality.funnel work/quality_filter --languages      the same, by language
+  python -m data_prep.quality.funnel reference.jsonl refinecode.jsonl     which files changed sides, and why
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow.parquet as pq
+from etils import epath
+
+from data_prep import documents as docs
+from data_prep.funnel import reason_key
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A file with the rules that drop it; one without rules was kept."""
+
+    path: str
+    language: str
+    size: int  # bytes
+    rules: tuple[str, ...]
+
+
+def read(source: epath.Path) -> dict[str, Judged]:
+    """The judged files of a JSON-lines file or a documents directory, by path or id. Unreadable files are left out.
+
+    Raises:
+        FileNotFoundError: `source` is neither.
+    """
+    if source.is_dir():
+        return _read_documents(source)
+    found = {}
+    with source.open() as file:
+        for row in map(json.loads, file):
+            if row["keep"] is not None:
+                rules = tuple(row["drop_reasons"])
+                found[row["path"]] = Judged(row["path"], row["program_lang"], row["bytes"], rules)
+    return found
+
+
+def _read_documents(directory: epath.Path) -> dict[str, Judged]:
+    found = {}
+    for part in docs.parts(directory):
+        with part.open("rb") as file:
+            rows = pq.read_table(file, columns=["id", "repo", "path", "language", "size", "reasons"]).to_pylist()
+        for row in rows:
+            rules = tuple(dict.fromkeys(map(_rule, row["reasons"])))
+            found[row["id"]] = Judged(f"{row['repo']}/{row['path']}", row["language"], row["size"], rules)
+    return found
+
+
+def _rule(reason: str) -> str:
+    """``frac_chars_comments > 0.8 (0.93)`` → ``frac_chars_comments``, whatever the threshold."""
+    return reason_key(reason).split(" ", 1)[0]
+
+
+@dataclasses.dataclass
+class Hits:
+    """The files that one rule drops: all, and those that no other rule drops."""
+
+    files: int = 0
+    size: int = 0  # bytes
+    sole: int = 0
+    by_language: Counter[str] = dataclasses.field(default_factory=Counter)
+    sole_by_language: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+def count(files: Iterable[Judged]) -> dict[str, Hits]:
+    """The hits of each rule, those with the most first."""
+    hits: dict[str, Hits] = {}
+    for file in files:
+        for rule in file.rules:
+            hit = hits.setdefault(rule, Hits())
+            hit.files += 1
+            hit.size += file.size
+            hit.by_language[file.language] += 1
+            if len(file.rules) == 1:
+                hit.sole += 1
+                hit.sole_by_language[file.language] += 1
+    return dict(sorted(hits.items(), key=lambda item: (-item[1].files, -item[1].sole, item[0])))
+
+
+def shares(files: Iterable[Judged]) -> dict[str, dict[str, int]]:
+    """Files and bytes, all and kept, by language and under ``all``."""
+    found: dict[str, dict[str, int]] = {}
+    for file in files:
+        for name in ("all", file.language):
+            row = found.setdefault(name, {"files": 0, "bytes": 0, "kept_files": 0, "kept_bytes": 0})
+            row["files"] += 1
+            row["bytes"] += file.size
+            if not file.rules:
+                row["kept_files"] += 1
+                row["kept_bytes"] += file.size
+    return dict(sorted(found.items(), key=lambda item: (-item[1]["files"], item[0] != "all", item[0])))
+
+
+def changes(one: Mapping[str, Judged], other: Mapping[str, Judged]) -> tuple[dict[str, Judged], dict[str, Judged]]:
+    """(files that only `one` drops, files that only `other` drops), by key, each with the rules that drop it.
+
+    Files that are not in both are left out.
+    """
+    common = [key for key in one if key in other]
+    return (
+        {key: one[key] for key in common if one[key].rules and not other[key].rules},
+        {key: other[key] for key in common if other[key].rules and not one[key].rules},
+    )
+
+
+def hits_text(hits: Mapping[str, Hits], languages: bool) -> list[str]:
+    """Lines of a table with one rule each."""
+    lines = [f"{'rule':<52}{'files':>8}{'sole':>8}{'MB':>9}" + ("  files, sole by language" if languages else "")]
+    for rule, hit in hits.items():
+        named = (f"{name} {n}, {hit.sole_by_language[name]}" for name, n in hit.by_language.most_common())
+        detail = "  " + "; ".join(named) if languages else ""
+        lines.append(f"{rule:<52}{hit.files:>8,}{hit.sole:>8,}{hit.size / 1e6:>9.2f}{detail}")
+    return lines
+
+
+def shares_text(files: Iterable[Judged]) -> list[str]:
+    """Lines of a table with one language each, after a line for all."""
+    lines = [f"{'language':<28}{'files':>9}{'kept':>9}{'':>8}{'MB':>10}{'kept':>10}"]
+    for name, row in shares(files).items():
+        lines.append(
+            f"{name:<28}{row['files']:>9,}{row['kept_files']:>9,}{100 * row['kept_files'] / row['files']:>6.1f} %"
+            f"{row['bytes'] / 1e6:>10.2f}{row['kept_bytes'] / 1e6:>10.2f}"
+        )
+    return lines
+
+
+def funnel_text(files: Mapping[str, Judged], languages: bool) -> str:
+    """What is kept by language, then the hits of each rule."""
+    return "\n".join([*shares_text(files.values()), "", *hits_text(count(files.values()), languages)])
+
+
+def comparison_text(names: tuple[str, str], one: Mapping[str, Judged], other: Mapping[str, Judged], show: int) -> str:
+    """Which files changed sides and by which rules, with at most `show` examples in each direction."""
+    lines = []
+    for (keeps, drops), changed in zip(((names[1], names[0]), names), changes(one, other), strict=True):
+        size = sum(file.size for file in changed.values())
+        lines.append(f"{drops} drops and {keeps} keeps {len(changed):,} files, {size / 1e6:.2f} MB")
+        if changed:
+            lines += hits_text(count(changed.values()), languages=False)
+        lines += [f"  {file.path}  {', '.join(file.rules)}" for file in list(changed.values())[:show]] + [""]
+    missing = len(one.keys() ^ other.keys())
+    return "\n".join([*lines, f"{missing:,} files are in one of them only"] if missing else lines[:-1])
+
+
+def to_json(files: Mapping[str, Judged]) -> dict[str, Any]:
+    """The funnel as {"languages": shares, "rules": {name: fields of Hits}}."""
+    rules = {name: vars(hit) for name, hit in count(files.values()).items()}
+    return {"languages": shares(files.values()), "rules": rules}
+
+
+def main(argv: list[str] | None = None) -> int:
+    summary, examples = (__doc__ or "").split("\n\n", 1)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.quality.funnel",
+        description=summary,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=epath.Path, help="JSON-lines file, or directory of quality_filter")
+    parser.add_argument("other", type=epath.Path, nargs="?", help="compare with this one")
+    parser.add_argument("--languages", action="store_true", help="show the hits of each rule by language")
+    parser.add_argument("--show", type=int, default=10, help="examples of files that changed sides (default 10)")
+    parser.add_argument("--json", action="store_true", help="print the funnel of the first source as JSON")
+    flags = parser.parse_args(argv)
+    try:
+        files = read(flags.source)
+        if flags.other:
+            names = (str(flags.source), str(flags.other))
+            print(comparison_text(names, files, read(flags.other), flags.show))
+        elif flags.json:
+            print(json.dumps(to_json(files), indent=1, ensure_ascii=False))
+        else:
+            print(funnel_text(files, flags.languages))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
