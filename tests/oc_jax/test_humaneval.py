@@ -3,8 +3,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -95,11 +93,9 @@ REPLAY = "real_generations/1.5b-base/evalplus/humaneval"
 
 
 @pytest.mark.slow
-def test_replay_of_real_generations_gives_the_official_verdicts():
-    """OC_EVAL_DATA: a directory with a 1.5B model's generations and their published EvalPlus verdicts."""
-    directory = Path(os.environ.get("OC_EVAL_DATA", "../shared/data/eval")) / REPLAY
-    if not directory.exists():
-        pytest.skip(f"{directory} is not here")
+def test_replay_of_real_generations_gives_the_official_verdicts(shared_data):
+    """A 1.5B model's generations and their published EvalPlus verdicts."""
+    directory = shared_data / "eval" / REPLAY
     with gzip.open(directory / "generated.jsonl.gz", "rt") as file:
         completions = {row["task_id"]: row["completion"] for row in map(json.loads, file)}
     with gzip.open(directory / "generated_eval_results.json.gz", "rt") as file:
