@@ -51,9 +51,9 @@ CONFIGURABLES = (
 
 
 def run_files() -> str:
-    """The shipped run files, each with the first line of its comment."""
+    """The shipped run files and ablations, each with the first line of its comment."""
     lines = []
-    for path in sorted((ROOT / "gin" / "runs").glob("*.gin")):
+    for path in [*sorted((ROOT / "gin" / "runs").glob("*.gin")), *sorted((ROOT / "gin" / "ablations").glob("*.gin"))]:
         lines.append(f"  {path.relative_to(ROOT)}  {path.read_text().splitlines()[0].lstrip('# ')}")
     return "\n".join(lines)
 

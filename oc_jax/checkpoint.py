@@ -62,23 +62,27 @@ def metadata(directory: epath.Path, step: int | None = None) -> dict[str, Any]:
     return {"step": step, **found}
 
 
-def restore(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
-    """The state saved at `step` (newest by default), laid out as the shardings in `abstract` say.
+def restore(directory: epath.Path, shapes: Any, shardings: Any, step: int | None = None) -> Any:
+    """The state saved at `step` (newest by default): a tree like `shapes`, laid out as `shardings` say.
 
     Raises FileNotFoundError if there is no checkpoint: a run that should continue must never start afresh in silence.
     """
     step = _existing(directory, step)
     with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
-        return checkpointer.load(step, abstract)
+        return checkpointer.load(step, _abstract(shapes, shardings))
 
 
-def restore_params(directory: epath.Path, abstract: Any, step: int | None = None) -> Any:
-    """Only the parameters of a saved `TrainState`; the rest is not read."""
+def restore_params(directory: epath.Path, shapes: Any, shardings: Any, step: int | None = None) -> Any:
+    """Only the parameters of a saved `TrainState`; the rest is not read. Raises as `restore`."""
     step = _existing(directory, step)
     with ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         saved = checkpointer.metadata(step).metadata
-        wanted = {**jax.tree.map(lambda _: ocp.PLACEHOLDER, saved), "params": abstract}
+        wanted = {**jax.tree.map(lambda _: ocp.PLACEHOLDER, saved), "params": _abstract(shapes, shardings)}
         return checkpointer.load(step, wanted)["params"]
+
+
+def _abstract(shapes: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
 def _absolute(directory: epath.Path) -> epath.Path:

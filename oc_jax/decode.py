@@ -70,10 +70,7 @@ class Engine:
         config = ModelConfig(**checkpoint_lib.metadata(directory)["model"])
         layout = make_layout(mesh)
         _, shapes, axes = model_lib.abstract(config)
-        abstract = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, layout.tree(axes, shapes)
-        )
-        params = checkpoint_lib.restore_params(directory, abstract)
+        params = checkpoint_lib.restore_params(directory, shapes, layout.tree(axes, shapes))
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         params = jax.tree.map(lambda p: p.astype(dtype), params)
         return cls(config, params, Tokenizer(tokenizer), layout)

@@ -129,7 +129,7 @@ def train(
     shapes, shardings = state_shardings(model, optimizer, layout)
     own = checkpoint.latest(out / "checkpoints")
     if own is not None:
-        state = checkpoint.restore(out / "checkpoints", _with_shardings(shapes, shardings), own)
+        state = checkpoint.restore(out / "checkpoints", shapes, shardings, own)
     else:
         state = _initial_state(start, init_from, init, model, optimizer, layout, seed)
 
@@ -200,17 +200,12 @@ def _initial_state(start, init_from, init, model, optimizer, layout: Layout, see
     if start is None:
         return init_state(model, optimizer, layout, seed)
     shapes, shardings = state_shardings(model, optimizer, layout)
-    wanted = _with_shardings(shapes, shardings)
     directory = init_from / "checkpoints"
     if init == "state":
-        return checkpoint.restore(directory, wanted, start["step"])
-    params = checkpoint.restore_params(directory, wanted.params, start["step"])
+        return checkpoint.restore(directory, shapes, shardings, start["step"])
+    params = checkpoint.restore_params(directory, shapes.params, shardings.params, start["step"])
     fresh = jax.jit(lambda p: TrainState(np.int32(0), p, optimizer.init(p)), out_shardings=shardings)
     return fresh(params)
-
-
-def _with_shardings(shapes, shardings):
-    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
 def _to_devices(batch: Batch, layout: Layout) -> Batch:
