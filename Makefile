@@ -16,6 +16,11 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
+# Peers and independent truths for the slow tests: torch, transformers, Spark.
+.venv/peers: .venv/dev requirements-peers.txt requirements-spark.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.txt -r requirements-spark.txt
+	touch $@
+
 # The whole recipe on a corpus that is already on this machine; SOURCE=/a/folder takes another.
 cookbook: .venv/runtime
 	$(BIN)/python run.py --gin_file=gin/runs/cookbook.gin --gin_bindings='preprocess.sources = ["$(SOURCE)"]' --workdir='$(WORKDIR)'
@@ -23,7 +28,7 @@ cookbook: .venv/runtime
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-test-slow: .venv/dev
+test-slow: .venv/peers
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/dev
@@ -31,7 +36,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/dev
+bench: .venv/peers
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 clean:
