@@ -33,6 +33,7 @@ RECIPE_MODES = {
 # Importing these registers what gin files can bind.
 CONFIGURABLES = (
     "data_prep.annealing",
+    "data_prep.conversations",
     "data_prep.decontaminate",
     "data_prep.dedup",
     "data_prep.funnel",

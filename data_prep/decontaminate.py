@@ -57,7 +57,7 @@ def decontaminate(
     entry_points: str = "signature",
     engine: Engine = LocalEngine(),
 ) -> dict:
-    """Drops documents that share an n-gram or an entry point with a benchmark.
+    """Drops documents, or conversations, that share an n-gram or an entry point with a benchmark.
 
     Reasons: ``benchmark_ngram: <task id>`` and ``benchmark_entry_point: <name>``, one of each at most.
 
@@ -161,4 +161,13 @@ def _definitions(text: str) -> Iterator[Signature]:
 
 
 def _decontaminate(table: pa.Table, *, index: Index) -> pa.Table:
-    return docs.drop(table, [reasons(text, index) for text in table["text"].to_pylist()])
+    return docs.drop(table, [reasons(text, index) for text in texts(table)])
+
+
+def texts(table: pa.Table) -> Iterator[str]:
+    """What is read of each document, or of all turns of each conversation."""
+    if "text" in table.column_names:
+        yield from table["text"].to_pylist()
+    else:
+        for messages in table["messages"].to_pylist():
+            yield "\n".join(message["content"] for message in messages)

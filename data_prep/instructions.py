@@ -9,7 +9,6 @@ self-contained functions with a well-formed summary, asked for as HumanEval asks
 from __future__ import annotations
 
 import functools as ft
-import hashlib
 import json
 import logging
 from typing import Any
@@ -20,21 +19,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import conversations
 from data_prep import documents as docs
+from data_prep.conversations import SCHEMA
 from data_prep.dialogues import about_file, about_functions, documented_functions
 from data_prep.engine import Engine, LocalEngine
 
 LOGGER = logging.getLogger("data_prep")
-
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),  # sha256 hex of the messages
-        pa.field("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # write | complete | summarise | find | continue | implement
-        pa.field("source_id", pa.string(), nullable=False),  # id of the document it was made from
-        pa.field("language", pa.string(), nullable=False),
-    ]
-)
 
 
 @gin.configurable
@@ -56,7 +47,7 @@ def instructions(
     has of whole functions, or else all of stage 1, and the result says so.
 
     Args:
-      out: directory to write; part-*.parquet with `SCHEMA` in its stage1 and stage2.
+      out: directory to write; part-*.parquet of `conversations.SCHEMA` in its stage1 and stage2.
       documents: documents with column `split`.
       max_stage1: most examples of stage 1; where there are more, those with the smallest hashes stay.
       max_stage2: the same for stage 2.
@@ -99,19 +90,13 @@ def _examples(table: pa.Table, *, max_chars: int) -> pa.Table:
 
 def _example(kind: str, question: str, answer: str, document: dict[str, Any]) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    digest = hashlib.sha256(json.dumps(messages).encode()).hexdigest()
-    return {
-        "id": digest,
-        "messages": messages,
-        "kind": kind,
-        "source_id": document["id"],
-        "language": document["language"],
-    }
+    provenance = json.dumps({"document": document["id"]})
+    return conversations.row(messages, kind=kind, language=document["language"], provenance=provenance)
 
 
 def _distinct(table: pa.Table) -> pa.Table:
-    """One row for each id and stage, from the smallest source id, in the order of ids."""
-    table = table.sort_by([("id", "ascending"), ("stage", "ascending"), ("source_id", "ascending")])
+    """One row for each id and stage, from the smallest document id, in the order of ids."""
+    table = table.sort_by([("id", "ascending"), ("stage", "ascending"), ("provenance", "ascending")])
     keys = list(zip(table["id"].to_pylist(), table["stage"].to_pylist(), strict=True))
     return table.take(pa.array([i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]], pa.int64()))
 

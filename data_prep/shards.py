@@ -54,7 +54,7 @@ def shards(
     salt: str = "shards",
     engine: Engine = LocalEngine(),
 ) -> dict:
-    """Writes one record per kept document (or instruction example) of `split` into a dataset directory.
+    """Writes one record per kept document (or conversation) of `split` into a dataset directory.
 
     | kind | features of a record | lengths.npy |
     | tokens | tokens: uint32 [n], ending with eos, as little-endian bytes; id | n |
@@ -63,11 +63,11 @@ def shards(
 
     Args:
       out: dataset directory to write; its last name is the data set's name.
-      documents: documents, or for kind "messages" a directory of instruction examples.
+      documents: documents, or for kind "messages" a directory of conversations.
       tokenizer: tokenizer directory.
       kind: "tokens" to train on, "text" to evaluate on, "messages" for instruction tuning.
       split: value of column `split` to take, and the name of the TFDS split; None takes every row, as split "train".
-        Instruction examples have no such column: `split` only names the TFDS split there.
+        Conversations have no such column: `split` only names the TFDS split there.
       num_shards: number of shards, or 0 for one per 64 MiB of uncompressed records.
       salt: another salt gives another order.
 
@@ -142,10 +142,9 @@ def _encoder(tokenizer: str) -> Encoder:
 
 def _records(table: pa.Table, *, kind: str, tokenizer: str, split: str | None, salt: str) -> pa.Table:
     """Key, serialised tf.train.Example and sizes of each row of the split."""
-    if kind != "messages":
-        table = docs.kept(table)
-        if split is not None:
-            table = table.filter(pc.equal(table["split"], split))
+    table = docs.kept(table)
+    if kind != "messages" and split is not None:
+        table = table.filter(pc.equal(table["split"], split))
     spec = _KINDS[kind]
     features = FeaturesDict(spec.features)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())  # pyright: ignore[reportArgumentType]

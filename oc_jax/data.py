@@ -142,11 +142,13 @@ class PackedDocuments:
 class PackedChats:
     """Conversations rendered by `chat.render`, packed best-fit with one segment each; only answers have weight.
 
+    With `pack` False a window holds one conversation, as the authors trained; the loss of all windows is the same.
+
     A conversation longer than `seq_len` + 1 tokens is cut there, so its end token is not trained on; one whose answer
     does not begin before the cut is left out. Raises TooLittleData when none is left.
     """
 
-    def __init__(self, directory: epath.Path, *, seq_len: int, seed: int, tokenizer: Tokenizer):
+    def __init__(self, directory: epath.Path, *, seq_len: int, seed: int, tokenizer: Tokenizer, pack: bool):
         self.records = Records(directory)
         self.tokenizer = tokenizer
         self.seq_len = seq_len
@@ -161,7 +163,12 @@ class PackedChats:
         if len(kept) < len(self.records):
             left_out = len(self.records) - len(kept)
             LOGGER.info(f"{directory.name}: {left_out} of {len(self.records)} prompts fill seq_len {seq_len}, left out")
-        self.bins = [[kept[i] for i in b] for b in best_fit(np.asarray(lengths, np.int64), seq_len, seed)]
+        bins = best_fit(np.asarray(lengths, np.int64), seq_len, seed) if pack else [[i] for i in range(len(kept))]
+        self.bins = [[kept[i] for i in b] for b in bins]
+        LOGGER.info(
+            f"{directory.name}: {len(kept):,} conversations in {len(bins):,} windows of {seq_len} tokens, "
+            f"{100 * (1 - sum(lengths) / (len(bins) * seq_len)):.0f} % padding"
+        )
 
     def render(self, record: int) -> tuple[list[int], list[bool]]:
         messages = json.loads(self.records[record]["messages"])
@@ -192,7 +199,7 @@ class PackedChats:
 
 
 def open_examples(
-    directory: epath.Path, tokenizer: Tokenizer, *, seq_len: int, seed: int, mask_documents: bool
+    directory: epath.Path, tokenizer: Tokenizer, *, seq_len: int, seed: int, mask_documents: bool, pack_chats: bool
 ) -> Examples:
     """The training examples of a verified dataset directory, by its kind.
 
@@ -200,7 +207,7 @@ def open_examples(
     """
     manifest = verify(directory)
     if manifest["kind"] == "messages":
-        return PackedChats(directory, seq_len=seq_len, seed=seed, tokenizer=tokenizer)
+        return PackedChats(directory, seq_len=seq_len, seed=seed, tokenizer=tokenizer, pack=pack_chats)
     if manifest["kind"] != "tokens":
         raise ValueError(f"{directory} holds '{manifest['kind']}' records, which are not for training")
     if manifest["tokenizer_digest"] != tokenizer.digest:
@@ -218,9 +225,10 @@ def open_mixture(
     seq_len: int,
     seed: int,
     mask_documents: bool,
+    pack_chats: bool,
     skip_empty: bool,
 ) -> dict[str, tuple[Examples, float]]:
-    """Path → (examples, weight) of the data sets of a mixture.
+    """Path → (examples, weight) of the data sets of a mixture, in the order given.
 
     With `skip_empty` those of weight 0 or without an example are left out. Raises ValueError when none is left, and
     what `open_examples` raises.
@@ -231,7 +239,9 @@ def open_mixture(
         try:
             if weight <= 0:
                 raise TooLittleData(f"its weight is {weight}")
-            examples = open_examples(path, tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask_documents)
+            examples = open_examples(
+                path, tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask_documents, pack_chats=pack_chats
+            )
             sources[os.fspath(path)] = (examples, weight)
         except TooLittleData as reason:
             if not skip_empty:

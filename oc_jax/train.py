@@ -61,6 +61,7 @@ def train(
     seq_len: int = gin.REQUIRED,
     accumulation: int = 1,
     mask_documents: bool = False,
+    pack_chats: bool = True,
     skip_empty: bool = False,
     compute_dtype: str | None = None,
     loss_chunk: int = 512,
@@ -84,6 +85,8 @@ def train(
       batch_size: sequences per step, over all devices; accumulation: into how many micro-batches it is cut.
       seq_len: tokens per sequence.
       mask_documents: whether packed documents are hidden from each other.
+      pack_chats: whether a sequence holds as many conversations as fit (hidden from each other), or one, as in the
+        paper.
       skip_empty: leave data sets without a single example out of the mixture, instead of refusing them.
       compute_dtype: of activations and gathered parameters; None: float32 on CPU, bfloat16 elsewhere. Master weights
         are always fp32.
@@ -115,13 +118,19 @@ def train(
     compute_dtype = compute_dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
     # 2. What to read: every shard is checked before the first step.
-    vocabulary = Tokenizer(tokenizer)
+    vocabulary = Tokenizer.load(tokenizer)
     if vocabulary.vocab_size > model.vocab_size:
         raise ValueError(f"the tokenizer has {vocabulary.vocab_size} ids, ModelConfig.vocab_size is {model.vocab_size}")
     # Each stage has its own order, or annealing would begin with the windows that pretraining began with.
     order = zlib.crc32(f"{seed} {out.name}".encode())
     sources = open_mixture(
-        mixture, vocabulary, seq_len=seq_len, seed=order, mask_documents=mask_documents, skip_empty=skip_empty
+        mixture,
+        vocabulary,
+        seq_len=seq_len,
+        seed=order,
+        mask_documents=mask_documents,
+        pack_chats=pack_chats,
+        skip_empty=skip_empty,
     )
 
     # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.

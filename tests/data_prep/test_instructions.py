@@ -4,6 +4,7 @@ import ast
 import collections
 import heapq
 import inspect
+import json
 import pathlib
 import re
 import shlex
@@ -17,7 +18,8 @@ from etils import epath
 
 from data_prep import documents
 from data_prep.engine import LocalEngine
-from data_prep.instructions import SCHEMA, instructions
+from data_prep.conversations import SCHEMA
+from data_prep.instructions import instructions
 
 EXEMPLARY = '''def scale(values, factor=2.0):
     """Return the values multiplied by a factor.
@@ -69,7 +71,7 @@ def test_stage_2_asks_as_humaneval_does_and_answers_with_the_whole_function(run:
     assert fenced(answer) == "import math\n\n\n" + EXEMPLARY
     assert answer == f"```python\n{fenced(answer)}```"
     assert fenced(question) == "import math\n\n\n" + EXEMPLARY.split("    # braces")[0]
-    assert row["source_id"] == documents.document_id("test", "repo", "scale.py", None)
+    assert json.loads(row["provenance"])["document"] == documents.document_id("test", "repo", "scale.py", None)
     assert (row["kind"], row["language"]) == ("implement", "python")
 
 

@@ -18,7 +18,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_prep import instructions, shards
+from data_prep import conversations, shards
 from data_prep.engine import LocalEngine, write_parquet
 from data_prep.tokenizer import Encoder, tokenizer
 
@@ -164,23 +164,17 @@ def test_tfds_reads_every_kind_without_tensorflow(
         k: OTHERS[0][k] for k in ("text", "language", "repo", "path")
     }
     assert np.load(out / "lengths.npy").tolist() == [len(encoder.encode("held\0 out"))]
-    examples = [
-        {
-            "id": str(i),
-            "messages": [{"role": "user", "content": f"Why {i}?"}, {"role": "assistant", "content": "é"}],
-            "kind": "why",
-            "source_id": "s",
-            "language": "python",
-        }
-        for i in range(3)
-    ]
+    turns = [[{"role": "user", "content": f"Why {i}?"}, {"role": "assistant", "content": "é"}] for i in range(4)]
+    rows = [conversations.row(t, kind="why", language="python", provenance="{}") for t in turns]
+    examples = rows[:3]
+    rows[3]["reasons"] = ["too_bad"]
     directory = documents.parent / "instructions"
     directory.mkdir()
-    table = pa.Table.from_pylist(examples, instructions.SCHEMA)
+    table = pa.Table.from_pylist(rows, conversations.SCHEMA)
     write_parquet(iter([table]), directory / "part-00000.parquet")
     messages = read_with_tfds(build(directory, "a/sft", kind="messages"), "train")
     decoded = sorted(((m["id"], m["kind"], json.loads(m["messages"])) for m in messages), key=lambda m: m[0])
-    assert decoded == [(e["id"], "why", e["messages"]) for e in examples]
+    assert decoded == sorted((e["id"], "why", e["messages"]) for e in examples)
 
 
 def test_what_cannot_be_written_is_refused(

@@ -15,8 +15,8 @@ def datasets(tmp_path_factory):
     """tokenizer, corpus, other (token data sets), chats; `texts`: id → text of the corpus."""
     import sysconfig
 
+    from data_prep import conversations
     from data_prep import documents as docs
-    from data_prep.instructions import SCHEMA as MESSAGES
     from data_prep.shards import shards
     from data_prep.tokenizer import tokenizer
 
@@ -42,19 +42,14 @@ def datasets(tmp_path_factory):
     for name, part in (("documents", rows[:30]), ("more", rows[30:])):
         (root / name).mkdir()
         pq.write_table(pa.Table.from_pylist(part, docs.SCHEMA), root / name / "part-00000.parquet")
-    conversations = [
-        {
-            "id": f"{i:064x}",
-            "messages": [{"role": "user", "content": f"{q} ({i})"}, {"role": "assistant", "content": a}],
-            "kind": "write",
-            "source_id": "0",
-            "language": "python",
-        }
+    chats = [
+        [{"role": "user", "content": f"{q} ({i})"}, {"role": "assistant", "content": a}]
         for i in range(20)
         for q, a in [QUESTIONS[i % 3]]
     ]
+    chats = [conversations.row(turns, kind="write", language="python", provenance="{}") for turns in chats]
     (root / "conversations").mkdir()
-    pq.write_table(pa.Table.from_pylist(conversations, MESSAGES), root / "conversations" / "part-00000.parquet")
+    pq.write_table(pa.Table.from_pylist(chats, conversations.SCHEMA), root / "conversations" / "part-00000.parquet")
     made = {}
     for name in ("tokenizer", "corpus", "other", "chats"):
         made[name] = root / name

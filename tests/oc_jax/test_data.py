@@ -2,20 +2,28 @@ import itertools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from oc_jax.data import PackedDocuments, Records, batches, open_examples, open_mixture, read_records, verify
+from oc_jax.model import ModelConfig
+from oc_jax.optim import adamw
+from oc_jax.packing import Batch
+from oc_jax.sharding import MeshConfig, make_layout
+from oc_jax.step import init_state, make_train_step
 from oc_jax.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer(datasets):
-    return Tokenizer(datasets.tokenizer)
+    return Tokenizer.load(datasets.tokenizer)
 
 
-def examples(datasets, tokenizer, name="corpus", seq_len=96, mask=False, seed=0):
-    return open_examples(getattr(datasets, name), tokenizer, seq_len=seq_len, seed=seed, mask_documents=mask)
+def examples(datasets, tokenizer, name="corpus", seq_len=96, mask=False, pack=True):
+    return open_examples(
+        getattr(datasets, name), tokenizer, seq_len=seq_len, seed=0, mask_documents=mask, pack_chats=pack
+    )
 
 
 def take(datasets, tokenizer, count, **options):
@@ -98,6 +106,21 @@ def test_chats_train_answers_and_their_end_token_only(datasets, tokenizer):
     assert all(end == tokenizer.im_end for _, end in answers)
 
 
+def test_packed_and_single_chats_give_the_same_loss_and_gradient(datasets, tokenizer):
+    model = ModelConfig(tokenizer.vocab_size, 32, 64, 2, 2, 1, 16, 128)
+    layout = make_layout(MeshConfig(), jax.devices()[:1])
+    step = make_train_step(model, adamw(), lambda step: 0.0, layout, compute_dtype="float32", loss_chunk=64)
+    measured = []
+    for pack in (True, False):
+        windows = list(examples(datasets, tokenizer, "chats", seq_len=128, pack=pack))
+        batch = Batch(**{name: np.stack([w[name] for w in windows])[None] for name in Batch._fields})
+        _, metrics = step(init_state(model, adamw(), layout, seed=0), batch)
+        measured.append((len(windows), [float(metrics[name]) for name in ("loss", "tokens", "grad_norm")]))
+    (packed, with_packing), (single, without) = measured
+    assert packed < single == len(Records(datasets.chats))
+    np.testing.assert_allclose(with_packing, without, rtol=1e-5)
+
+
 def test_a_cut_answer_is_not_trained_as_finished(datasets, tokenizer):
     longest = max(range(20), key=lambda i: len(examples(datasets, tokenizer, "chats", seq_len=256).render(i)[0]))
     full = len(examples(datasets, tokenizer, "chats", seq_len=256).render(longest)[0])
@@ -118,7 +141,7 @@ def test_missing_and_damaged_files_are_named_at_once(datasets, tokenizer, tmp_pa
     intact = shard.read_bytes()
     shard.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
     with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False)
+        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False, pack_chats=True)
     shard.write_bytes(intact[:-1])
     with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
         verify(copy, contents=False)
@@ -136,12 +159,12 @@ def test_another_tokenizer_is_refused(datasets, tokenizer, tmp_path):
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps(manifest | {"tokenizer_digest": "0" * 64}))
     with pytest.raises(ValueError, match="another tokenizer"):
-        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False)
+        open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False, pack_chats=True)
 
 
 def test_data_sets_with_nothing_to_train_on_are_left_out_where_that_is_asked_for(datasets, tokenizer, caplog):
     mixture = {datasets.corpus: 3.0, datasets.other: 0.0}
-    options = {"seed": 0, "mask_documents": False}
+    options = {"seed": 0, "mask_documents": False, "pack_chats": True}
     opened = open_mixture(mixture, tokenizer, seq_len=96, skip_empty=True, **options)
     assert [(len(examples) > 0, weight) for examples, weight in opened.values()] == [(True, 3.0)]
     assert f"{datasets.other.name}: its weight is 0.0" in caplog.text
