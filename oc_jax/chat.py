@@ -27,10 +27,13 @@ def render(
     """(token ids, mask): the mask is True on the answers of the assistant and on the <|im_end|> that closes each.
 
     A system turn with the default line is put in front unless the first message is one. With `generation_prompt` the
-    ids end where the assistant's answer begins. Raises ValueError for an unknown role or an empty conversation.
+    ids end where the assistant's answer begins. Raises ValueError for an unknown role, an empty conversation or a
+    tokenizer without the markers.
     """
     if not messages:
         raise ValueError("a conversation needs at least one message")
+    if tokenizer.im_start is None or tokenizer.im_end is None:
+        raise ValueError(f"the tokenizer in {tokenizer.directory} has no <|im_start|> and <|im_end|>: it cannot chat")
     if messages[0]["role"] != "system":
         messages = [Message(role="system", content=DEFAULT_SYSTEM), *messages]
     newline = tokenizer.encode("\n")

@@ -73,7 +73,7 @@ class Engine:
         params = checkpoint_lib.restore_params(directory, shapes, layout.tree(axes, shapes))
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         params = jax.tree.map(lambda p: p.astype(dtype), params)
-        return cls(config, params, Tokenizer(tokenizer), layout)
+        return cls(config, params, Tokenizer.load(tokenizer), layout)
 
     def generate(
         self,
@@ -119,13 +119,12 @@ class Engine:
         tokens = np.full((rows, width), self.tokenizer.pad, np.int32)
         for row, prompt in enumerate(filled):
             tokens[row, : len(prompt)] = prompt
-        ends = (self.tokenizer.eos, self.tokenizer.im_end)
         state = _prefill(self.config, self.params, tokens, lengths, new=_bucket(max_new_tokens))
         state = state._replace(done=jnp.arange(rows) >= len(prompts))
         limits = {"room": max_new_tokens, "temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
         key = jax.random.key(seed)
         while True:
-            state = _sample(self.config, ends, self.params, state, key, requests, **limits)
+            state = _sample(self.config, self.tokenizer.ends, self.params, state, key, requests, **limits)
             texts = [self._text(t[:n]) for t, n in zip(*jax.device_get((state.tokens, state.count)), strict=True)]
             stopped = np.asarray([any(s in text for s in stop) for text in texts])
             done = np.asarray(state.done) | stopped
@@ -249,7 +248,7 @@ def _prompts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[list[in
         if args.chat:
             yield chat.render([{"role": "user", "content": text}], tokenizer, generation_prompt=True)[0]
         else:
-            yield [tokenizer.eos, *tokenizer.encode(text)]
+            yield [*tokenizer.prefix, *tokenizer.encode(text)]
 
 
 def main(argv: list[str]) -> None:

@@ -33,7 +33,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(directory: epath.Path) -> Tokenizer:
-    return Tokenizer(directory)
+    return Tokenizer.load(directory)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +67,9 @@ def test_text_is_encoded_as_its_bytes(tokenizer: Tokenizer, encoder: Encoder, te
 
 
 def test_special_ids_decode_to_nothing_and_are_never_spelt(tokenizer: Tokenizer) -> None:
-    special = [tokenizer.unk, tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.im_start, tokenizer.im_end]
-    assert special == [0, 1, 2, 3, 600, 599]
-    assert tokenizer.decode(special) == b""
+    assert (tokenizer.eos, tokenizer.pad, tokenizer.im_start, tokenizer.im_end) == (2, 3, 600, 599)
+    assert tokenizer.ends == (2, 599) and tokenizer.prefix == [2]
+    assert tokenizer.decode([*range(4), *range(599, 700)]) == b""
     spelling = "<unk><s></s><pad><|im_start|><|im_end|><|reserved_7|><0x41>"
     assert not set(tokenizer.encode(spelling)) & {*range(4), *range(599, 700)}
     assert tokenizer.decode_text(tokenizer.encode(spelling)) == spelling
@@ -80,15 +80,15 @@ def test_text_that_is_cut_inside_a_character_decodes_to_a_replacement(tokenizer:
 
 
 def test_a_wrong_tokenizer_is_refused(directory: epath.Path, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(FileNotFoundError, match="tokenizer.model"):
-        Tokenizer(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no tokenizer.json"):
+        Tokenizer.load(tmp_path)
     copy = tmp_path / "copy"
     shutil.copytree(directory, copy)
     description = json.loads((copy / "tokenizer.json").read_text())
     description["special"]["im_end"] += 1
     (copy / "tokenizer.json").write_text(json.dumps(description))
     with pytest.raises(ValueError, match="special ids"):
-        Tokenizer(copy)
+        Tokenizer.load(copy)
     (copy / "tokenizer.model").write_bytes((copy / "tokenizer.model").read_bytes()[:-1])
     with pytest.raises(ValueError, match="not the one"):
-        Tokenizer(copy)
+        Tokenizer.load(copy)
