@@ -211,12 +211,13 @@ def _files(directory: epath.Path) -> list[epath.Path]:
 def output_digest(directory: epath.Path) -> dict[str, Any]:
     """SHA-256 over the names, sizes and contents of all files (contents up to 1 GiB each), with their number and bytes.
 
-    Logs and the stage's own JSON files do not count.
+    Logs, the stage's own JSON files and the manifests of single files do not count.
     """
     total, count, digest = 0, 0, hashlib.sha256()
     for path in _files(directory):
         name = os.fspath(path.relative_to(directory))
-        if name in ("DONE.json", "STARTED.json", "metrics.jsonl") or name.startswith("tensorboard/"):
+        apart = name.startswith("tensorboard/") or "_manifests" in path.parts
+        if apart or name in ("DONE.json", "STARTED.json", "metrics.jsonl"):
             continue
         size = path.stat().length
         digest.update(f"{name}\0{size}\0".encode("utf-8", "surrogateescape"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
@@ -46,6 +48,10 @@ if __name__ == "__main__":
 
 def identity(table: pa.Table) -> pa.Table:
     return table
+
+
+def add(table: pa.Table, addend: int) -> pa.Table:
+    return table.append_column("y", pc.add(table["x"], addend))
 
 
 def fail(table: pa.Table) -> pa.Table:
@@ -135,13 +141,34 @@ def test_map_keeps_order_and_writes_empty_parts(inputs: list[epath.Path], tmp_pa
         assert pq.read_table(out / path.name).equals(pq.read_table(path))
 
 
-def test_map_does_not_redo_finished_parts(inputs: list[epath.Path], tmp_path: pathlib.Path) -> None:
+def test_a_part_is_used_again_only_if_it_is_what_the_same_call_wrote(
+    inputs: list[epath.Path], tmp_path: pathlib.Path
+) -> None:
     out = epath.Path(tmp_path / "out")
     out.mkdir()
-    for path in inputs[:-1]:
-        (out / path.name).write_text("finished")
-    LocalEngine(workers=1).map(identity, inputs, out, label="map")
-    assert [(out / path.name).read_bytes() == b"finished" for path in inputs] == [True, True, True, False]
+    engine = LocalEngine(workers=1)
+
+    def written(addend: int) -> list[bool]:
+        """Which parts a call has written."""
+        files = [tmp_path / "out" / path.name for path in inputs]
+        before = [file.exists() and file.stat().st_ino for file in files]
+        engine.map(functools.partial(add, addend=addend), inputs, out, label="map")
+        return [file.stat().st_ino != inode for file, inode in zip(files, before, strict=True)]
+
+    assert written(1) == [True] * 4 and written(1) == [False] * 4
+    expected = [(out / path.name).read_bytes() for path in inputs]
+    damaged = bytearray(expected[0])
+    damaged[len(damaged) // 2] ^= 1
+    (out / inputs[0].name).write_bytes(damaged)  # a flipped bit
+    (out / "_manifests" / f"{inputs[1].name}.json").unlink()  # killed between part and manifest
+    (out / inputs[2].name).unlink()
+    assert written(1) == [True, True, True, False]
+    assert [(out / path.name).read_bytes() for path in inputs] == expected
+    pq.write_table(pq.read_table(inputs[3]).slice(1), inputs[3])
+    assert written(1) == [False, False, False, True]
+    assert written(2) == [True] * 4, "another configuration"
+    engine.map(functools.partial(add, addend=2), inputs[1:], out, label="map")
+    assert sorted(path.name for path in out.glob("*.parquet")) == [path.name for path in inputs[1:]]
 
 
 def test_map_bounds_the_bytes_of_a_batch(tmp_path: pathlib.Path) -> None:
