@@ -9,6 +9,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import bisect
 import collections
 import dataclasses
 import fnmatch
@@ -28,6 +29,7 @@ from data_prep import documents as docs
 from data_prep.engine import Engine, atomic
 
 NAMES = "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample decontaminate split".split()
+EXAMPLES = 3  # ids noted for each reason
 STAGES = [epath.Path(name) for name in NAMES]  # in the paper's order
 
 
@@ -54,6 +56,9 @@ def _of_kept(fn: Callable[[pa.Table], pa.Table], table: pa.Table) -> pa.Table:
 def write(out: epath.Path, stage: str | None = None) -> dict[str, int]:
     """Counts the documents of a finished stage by language and reason into out/funnel.json.
 
+    Of each reason: files, bytes and files by language; the same of ``sole``, those dropped for nothing else; and the
+    smallest ids among its documents as ``examples``. Ids are hashes, so these are a random draw that stays the same.
+
     Args:
       out: a documents directory.
       stage: the name to record; by default the directory's.
@@ -65,10 +70,10 @@ def write(out: epath.Path, stage: str | None = None) -> dict[str, int]:
     languages: dict[str, dict[str, int]] = collections.defaultdict(
         lambda: {"in_files": 0, "in_bytes": 0, "kept_files": 0, "kept_bytes": 0}
     )
-    reasons: dict[str, dict[str, Any]] = {}
+    reasons: dict[str, dict[str, Any]] = collections.defaultdict(_empty_reason)
     for part in docs.parts(out):
         with part.open("rb") as file:
-            rows = pq.read_table(file, columns=["language", "size", "reasons"]).to_pylist()
+            rows = pq.read_table(file, columns=["id", "language", "size", "reasons"]).to_pylist()
         for row in rows:
             language, size, keys = row["language"], row["size"], {reason_key(reason) for reason in row["reasons"]}
             for state in ("in",) if keys else ("in", "kept"):
@@ -77,13 +82,23 @@ def write(out: epath.Path, stage: str | None = None) -> dict[str, int]:
                 languages[language][f"{state}_files"] += 1
                 languages[language][f"{state}_bytes"] += size
             for key in keys:
-                counts = reasons.setdefault(key, {"files": 0, "bytes": 0, "by_language": collections.Counter()})
-                counts["files"] += 1
-                counts["bytes"] += size
-                counts["by_language"][language] += 1
+                counts = reasons[key]
+                for hit in (counts, counts["sole"]) if len(keys) == 1 else (counts,):
+                    hit["files"] += 1
+                    hit["bytes"] += size
+                    hit["by_language"][language] += 1
+                bisect.insort(counts["examples"], row["id"])
+                del counts["examples"][EXAMPLES:]
     counted = {"stage": stage or out.name, **every, "by_language": languages, "reasons": reasons}
-    _write_json(out / "funnel.json", counted)
+    write_json(out / "funnel.json", counted)
     return {f"{what}_{state}": every[state][what] for what in ("files", "bytes") for state in ("in", "kept")}
+
+
+def _empty_reason() -> dict[str, Any]:
+    def hits() -> dict[str, Any]:
+        return {"files": 0, "bytes": 0, "by_language": collections.Counter()}
+
+    return {**hits(), "sole": hits(), "examples": []}
 
 
 def _empty_counts() -> dict[str, dict[str, int]]:
@@ -117,7 +132,7 @@ def funnel(out: epath.Path, *, stages: list[epath.Path] = STAGES) -> dict[str, A
         }
         for name in sorted({*before, *after})
     }
-    _write_json(out / "funnel.json", {"stages": counts, "languages": languages})
+    write_json(out / "funnel.json", {"stages": counts, "languages": languages})
     print(table_text(counts))
     first, last = counts[0]["in"], counts[-1]["kept"]
     return {
@@ -142,7 +157,8 @@ def table_text(stages: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _write_json(path: epath.Path, value: Any) -> None:
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes `value` atomically, its keys in order, so that equal values are equal bytes."""
     with atomic(path) as file:
         file.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 

@@ -14,7 +14,7 @@ import sys
 
 from etils import epath
 
-from data_prep.quality import records
+from data_prep.quality import records, rules
 from data_prep.quality.profiles import PROFILES
 
 
@@ -39,10 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(message)s")
-    thresholds = {}
-    for override in flags.threshold:
-        key, _, texts = override.partition("=")
-        thresholds[key.strip()] = [text.strip() for text in texts.split(",") if text.strip()]
+    thresholds = rules.parse_overrides(flags.threshold)
     try:
         records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:

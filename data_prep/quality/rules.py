@@ -7,10 +7,12 @@ import hashlib
 import operator
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+GENERAL = "code/general"  # what the groups of code and data inherit; no file belongs to it
 
 _DIRECTORY = Path(__file__).parent / "thresholds"
 _COMPARISON = re.compile(r"(<|>|==) (-?\d+(?:\.\d+)?)(?: with probability (\d+(?:\.\d+)?))?")
@@ -28,6 +30,18 @@ class Comparison:
     def fires(self, values: np.ndarray) -> np.ndarray:
         """Where the comparison holds: bool [files]. A missing value (NaN) never fires."""
         return _OPERATORS[self.operator](values, self.threshold)
+
+    def drops(self, values: np.ndarray, signal: str, keys: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Where it holds and, if it only thins out, the draw of the file's key falls on dropping: bool [files]."""
+        fired = self.fires(values)
+        if self.probability < 1:
+            for i in np.flatnonzero(fired).tolist():
+                fired[i] = draw(keys[i], signal) < self.probability
+        return fired
+
+    def __str__(self) -> str:
+        drawn = "" if self.probability == 1 else f" with probability {self.probability:g}"
+        return f"{self.operator} {self.threshold:.12g}{drawn}"
 
 
 Rules = dict[str, tuple[Comparison, ...]]  # by signal; a file is dropped where any comparison holds
@@ -52,6 +66,31 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
     Raises:
         ValueError: an override names no group or no signal of it, or a rule is malformed.
     """
+    files = _files(overrides or {}, profile)
+    return {
+        group: {
+            signal: tuple(map(parse, files[origin]["rules"][signal]))
+            for signal, origin in _origins(files, group).items()
+            if files[origin]["rules"][signal]
+        }
+        for group in files
+    }
+
+
+def origins(
+    overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "refinecode"
+) -> dict[str, dict[str, str]]:
+    """For every group and signal of it the group whose file states the rule: the one to override.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    files = _files(overrides or {}, profile)
+    return {group: _origins(files, group) for group in files}
+
+
+def _files(overrides: Mapping[str, Sequence[str]], profile: str) -> dict[str, dict]:
+    """What the groups' files say, with the rules of the profile and the overrides put in."""
     files = {
         path.relative_to(_DIRECTORY).with_suffix("").as_posix(): tomllib.loads(path.read_text("utf-8"))
         for path in sorted(_DIRECTORY.glob("*/*.toml"))
@@ -60,8 +99,8 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
     files = {
         group: {**file, "rules": {**file.get("rules", {}), **file.get(profile, {})}} for group, file in files.items()
     }
-    signals = {group: set(_resolve(files, group)) for group in files}
-    for key, comparisons in (overrides or {}).items():
+    signals = {group: _origins(files, group) for group in files}
+    for key, comparisons in overrides.items():
         group, _, signal = key.rpartition(".")
         if group not in files:
             raise ValueError(
@@ -70,15 +109,21 @@ def load(overrides: Mapping[str, Sequence[str]] | None = None, profile: str = "r
         if signal not in signals[group]:
             raise ValueError(f"thresholds: group {group} has no signal {signal!r}: {', '.join(sorted(signals[group]))}")
         files[group]["rules"][signal] = comparisons
-    return {
-        group: {signal: tuple(map(parse, texts)) for signal, texts in _resolve(files, group).items() if texts}
-        for group in files
-    }
+    return files
 
 
-def _resolve(files: Mapping[str, dict], group: str) -> dict[str, Sequence[str]]:
+def _origins(files: Mapping[str, dict], group: str) -> dict[str, str]:
     parent = files[group].get("inherits")
-    return {**(_resolve(files, parent) if parent else {}), **files[group]["rules"]}
+    return {**(_origins(files, parent) if parent else {}), **dict.fromkeys(files[group]["rules"], group)}
+
+
+def parse_overrides(flags: Iterable[str]) -> dict[str, list[str]]:
+    """``["code/general.num_lines=< 5, > 9000"]`` as `load` takes it; nothing after the = switches a rule off."""
+    found = {}
+    for flag in flags:
+        key, _, texts = flag.partition("=")
+        found[key.strip()] = [text.strip() for text in texts.split(",") if text.strip()]
+    return found
 
 
 def group_of(
@@ -94,6 +139,17 @@ def group_of(
         return None
     own = f"code/{language}"
     return own if own in groups else "code/data" if doc_type == "data" else "code/others"
+
+
+def members(
+    kinds: Iterable[tuple[str, str, str | None]], groups: Mapping[str, Rules]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows (int64) of each group, and the rows without one, of files given by `group_of`'s first three arguments."""
+    found: dict[str | None, list[int]] = {}
+    for i, (doc_type, language, natural_language) in enumerate(kinds):
+        found.setdefault(group_of(doc_type, language, groups, natural_language), []).append(i)
+    without = found.pop(None, [])
+    return {group: np.array(rows) for group, rows in found.items() if group}, np.array(without, np.int64)
 
 
 def draw(key: str, signal: str) -> float:

@@ -5,6 +5,7 @@ They are apart so that new thresholds cost a pass over numbers and not over file
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -84,7 +85,7 @@ def quality_filter(
     profile: str = "refinecode",
     thresholds: dict[str, list[str]] | None = None,
     engine: Engine = LocalEngine(),
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Drops the documents that a rule of their group rejects, with every rule that does as a reason.
 
     Reasons read ``frac_chars_comments > 0.8 (0.93)``; ``signal_failed: frac_chars_comments`` where the value that a
@@ -95,12 +96,19 @@ def quality_filter(
         thresholds: rules that replace those of `quality/thresholds`, by ``group.signal``:
             ``{"code/others.frac_chars_comments": ["> 0.7"]}``.
 
+    Returns:
+        The counts of the funnel, and under ``rules`` for each rule that fired {"files", "sole"}, the files it drops and
+        those that no other rule does.
+
     Raises:
         ValueError: there is no such profile, group or signal, or a rule is malformed.
     """
     groups = rules.load(thresholds, profile)
     judge = partial(judge_table, groups=groups, failure_drops=profile_named(profile).failure_drops)
-    return funnel.documents_map(engine, judge, documents, out, "quality_filter")
+    counts = funnel.documents_map(engine, judge, documents, out, "quality_filter")
+    reasons = json.loads((out / "funnel.json").read_text())["reasons"]
+    hits = {rule: {"files": n["files"], "sole": n["sole"]["files"]} for rule, n in reasons.items()}
+    return {**counts, "rules": hits}
 
 
 def judge_table(table: pa.Table, groups: dict[str, rules.Rules], failure_drops: bool) -> pa.Table:
@@ -111,26 +119,21 @@ def judge_table(table: pa.Table, groups: dict[str, rules.Rules], failure_drops: 
             f"the documents have no signal {', '.join(sorted(missing))}: delete their stage and score again"
         )
     reasons: list[list[str]] = [[] for _ in range(table.num_rows)]
-    members: dict[str, list[int]] = {}
-    kinds = zip(*_lists(table, "doc_type", "language", "natural_language"), strict=True)
-    for i, (doc_type, language, natural_language) in enumerate(kinds):
-        group = rules.group_of(doc_type, language, groups, natural_language)
-        if group is None:
-            reasons[i].append(f"no_rules: {doc_type}")
-        else:
-            members.setdefault(group, []).append(i)
-    keys = [content or row_id for content, row_id in zip(*_lists(table, "content_sha256", "id"), strict=True)]
+    doc_types, *others = _lists(table, "doc_type", "language", "natural_language")
+    members, without = rules.members(zip(doc_types, *others, strict=True), groups)
+    for row in without:
+        reasons[row].append(f"no_rules: {doc_types[row]}")
+    keys = np.array([content or row_id for content, row_id in zip(*_lists(table, "content_sha256", "id"), strict=True)])
     for group, rows in members.items():
-        index = np.array(rows)
         for signal, comparisons in groups[group].items():
-            values = _values(table, signal)[index]
+            values = _values(table, signal)[rows]
             for comparison in comparisons:
-                for row, value in zip(index[fired := comparison.fires(values)], values[fired], strict=True):
-                    if comparison.probability == 1 or rules.draw(keys[row], signal) < comparison.probability:
-                        reasons[row].append(f"{signal} {comparison.operator} {comparison.threshold:g} ({value:.4g})")
+                dropped = comparison.drops(values, signal, keys[rows])
+                for row, value in zip(rows[dropped], values[dropped], strict=True):
+                    reasons[row].append(f"{signal} {comparison.operator} {comparison.threshold:g} ({value:.4g})")
     if failure_drops:
         for group, rows in members.items():
-            for row in rows:
+            for row in rows.tolist():
                 failed = (error.partition(":")[0] for error in table["signal_errors"][row].as_py())
                 reasons[row] += [f"signal_failed: {name}" for name in failed if name in groups[group]]
     return docs.drop(table, reasons)

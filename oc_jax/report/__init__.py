@@ -44,6 +44,8 @@ def page(workdir: epath.Path, exclude: epath.Path) -> str:
         "Pipeline": sections.pipeline(stages),
         "Funnel": sections.funnel(corpus),
         "Languages": sections.languages(corpus),
+        "Duplicates": sections.dedup(stages),
+        "Rules": sections.rules(gather.funnels(stages)),
         "Dropped": sections.dropped(gather.funnels(stages)),
         "Tokenizer": sections.tokenizer(described),
         "Data sets": sections.data_sets(gather.manifests(stages), stages),

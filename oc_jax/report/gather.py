@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
-EXCERPTS_PER_REASON = 3
+_SHOWN = ["id", "repo", "path", "language", "size", "reasons", "text"]
 _NOT_STAGES = frozenset({"superseded", "_scratch"})
 
 
@@ -133,47 +132,24 @@ def curves(found: list[Stage]) -> list[Curve]:
     return sorted(read, key=lambda curve: curve.rows[0].get("time", 0))
 
 
-def reason_key(reason: str) -> str:
-    """The part of a reason that is counted: ``too_long > 10 (12)`` → ``too_long > 10``."""
-    return re.split(r":| \(", reason, maxsplit=1)[0]
-
-
-def dropped(directory: epath.Path) -> dict[str, list[Dropped]]:
-    """By reason, the documents with the smallest ids that a stage dropped for it.
-
-    Ids are hashes, so these are a random draw that stays the same. The first pass reads narrow columns only.
-    """
-    smallest: dict[str, list[tuple[int, str, epath.Path, int, int]]] = {}
-    for part, group, table in _row_groups(directory, ["id", "reasons"]):
-        for row, (identifier, reasons) in enumerate(zip(*(c.to_pylist() for c in table.columns), strict=True)):
-            for key in {reason_key(reason) for reason in reasons}:
-                heap = smallest.setdefault(key, [])
-                heapq.heappush(heap, (-int(identifier[:15], 16), identifier, part, group, row))
-                if len(heap) > EXCERPTS_PER_REASON:
-                    heapq.heappop(heap)
-    wanted: dict[tuple[str, int], set[int]] = {}
-    for heap in smallest.values():
-        for _, _, part, group, row in heap:
-            wanted.setdefault((str(part), group), set()).add(row)
-    documents = {d.id: d for d in _read_rows(wanted)}
-    return {key: [documents[e[1]] for e in sorted(heap, reverse=True)] for key, heap in smallest.items()}
-
-
-def _row_groups(directory: epath.Path, columns: list[str]) -> Iterator[tuple[epath.Path, int, pa.Table]]:
+def dropped(directory: epath.Path, funnel: dict[str, Any]) -> dict[str, list[Dropped]]:
+    """By reason the documents that the stage's funnel names as examples, as far as they are still there."""
+    named = {key: reason.get("examples", []) for key, reason in funnel["reasons"].items()}
+    ids = pa.array(sorted({identifier for examples in named.values() for identifier in examples}), pa.string())
+    found: dict[str, Dropped] = {}
     for part in sorted(directory.glob("part-*.parquet")):
         with part.open("rb") as file:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
-                yield part, group, parquet.read_row_group(group, columns=columns)
+                rows = pc.is_in(parquet.read_row_group(group, columns=["id"])["id"], ids)
+                if pc.any(rows).as_py():
+                    found |= {d.id: d for d in _read_rows(parquet.read_row_group(group, columns=_SHOWN).filter(rows))}
+    return {key: [found[i] for i in examples if i in found] for key, examples in named.items()}
 
 
-def _read_rows(wanted: dict[tuple[str, int], set[int]]) -> Iterator[Dropped]:
-    columns = ["id", "repo", "path", "language", "size", "reasons", "text"]
-    for (part, group), rows in wanted.items():
-        with epath.Path(part).open("rb") as file:
-            table = pq.ParquetFile(file).read_row_group(group, columns=columns)
-        for row in table.take(pa.array(sorted(rows))).to_pylist():
-            yield Dropped(
-                row["id"], f"{row['repo']}/{row['path']}", row["language"], row["size"], row["reasons"],
-                row["text"] and row["text"][:4000],
-            )  # fmt: skip
+def _read_rows(table: pa.Table) -> Iterator[Dropped]:
+    for row in table.to_pylist():
+        yield Dropped(
+            row["id"], f"{row['repo']}/{row['path']}", row["language"], row["size"], row["reasons"],
+            row["text"] and row["text"][:4000],
+        )  # fmt: skip

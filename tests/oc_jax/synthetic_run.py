@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import random
-import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils import epath
+
+from data_prep import funnel
 
 HOSTILE = (
     '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> \x00\x1b[31m \u202e "quoted" & \'q\''
@@ -41,6 +43,12 @@ REASONS = {
     "sample": {"downsampled": 40},
     "decontaminate": {"humaneval_10gram: HumanEval/12": 3},
     "split": {},
+}
+
+
+RESULTS = {
+    "fuzzy_dedup": {"clusters": 17, "s_curve": {"0.70": 0.0, "0.98": 0.711}},
+    "quality_filter": {"rules": {reason: {"files": 1, "sole": 1} for reason in REASONS["quality_filter"]}},
 }
 
 
@@ -95,27 +103,8 @@ def write_documents(
         )
     directory.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), directory / "part-00000.parquet", row_group_size=256)
-    by_language: dict[str, dict] = {}
-    counted: dict[str, dict] = {}
-    for row in rows:
-        entry = by_language.setdefault(
-            row["language"], dict.fromkeys(("in_files", "in_bytes", "kept_files", "kept_bytes"), 0)
-        )
-        for state in ("in",) if row["reasons"] else ("in", "kept"):
-            entry[f"{state}_files"] += 1
-            entry[f"{state}_bytes"] += row["size"]
-        for reason in row["reasons"]:
-            numbers = counted.setdefault(re.split(r":| \(", reason)[0], {"files": 0, "bytes": 0, "by_language": {}})
-            numbers["files"] += 1
-            numbers["bytes"] += row["size"]
-            numbers["by_language"][row["language"]] = numbers["by_language"].get(row["language"], 0) + 1
-    totals = {
-        state: {unit: sum(e[f"{state}_{unit}"] for e in by_language.values()) for unit in ("files", "bytes")}
-        for state in ("in", "kept")
-    }
-    write_json(
-        directory / "funnel.json", {"stage": directory.name, **totals, "by_language": by_language, "reasons": counted}
-    )
+    funnel.write(epath.Path(directory))
+    by_language = json.loads((directory / "funnel.json").read_text())["by_language"]
     return {language: entry["kept_files"] for language, entry in by_language.items()}
 
 
@@ -212,8 +201,8 @@ def write_run(workdir: Path) -> None:
             workdir / stage,
             i,
             (9, 3, 61, 14, 33, 2, 5, 2)[i],
-            {f"{stage}.salt": HOSTILE},
-            {"files_kept": sum(kept.values())},
+            {f"{stage}.salt": HOSTILE, f"{stage}.bands": 16, f"{stage}.rows": 128},
+            {"files_kept": sum(kept.values()), **RESULTS.get(stage, {})},
         )
     described = {
         "vocab_size": 8192,

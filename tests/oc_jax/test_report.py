@@ -154,12 +154,20 @@ def test_half_done_stage_is_named(workdir, tmp_path):
 
 
 def test_dropped_examples_are_the_smallest_ids_with_their_reason(workdir):
-    examples = gather.dropped(epath.Path(workdir) / "preprocess")
+    counted = json.loads((workdir / "preprocess" / "funnel.json").read_text())
+    examples = gather.dropped(epath.Path(workdir) / "preprocess", counted)
     rows = pq.read_table(workdir / "preprocess" / "part-00000.parquet").to_pylist()
     for reason in REASONS["preprocess"]:
-        expected = sorted(row["id"] for row in rows if reason in row["reasons"])[: gather.EXCERPTS_PER_REASON]
+        expected = sorted(row["id"] for row in rows if reason in row["reasons"])[:3]
         assert [document.id for document in examples[reason]] == expected
     assert all(document.text is None for document in examples["not_utf8"])
+
+
+def test_rules_and_the_curve_of_the_banding_are_shown(page):
+    shown = Page(page)
+    assert "num_lines < 2" in shown.text and "60 alone" in shown.text
+    assert "quality_filter-num_lines-2" in shown.ids and "#quality_filter-num_lines-2" in shown.references
+    assert "16 × 128 bands × rows" in shown.text and "71.1 %" in shown.text
 
 
 def test_tokens_on_the_axis_count_the_steps_between_rows(workdir):
