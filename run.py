@@ -22,7 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parent
 
 # mode → (what it does, module:function that takes the remaining arguments); these need no gin file
 JOBS = {
+    "export": ("write a checkpoint in Hugging Face's format", "oc_jax.hf:export_main"),
     "generate": ("sample completions from a checkpoint", "oc_jax.decode:main"),
+    "import": ("make a Hugging Face model a stage to start from", "oc_jax.hf:import_main"),
 }
 RECIPE_MODES = {
     "recipe": "all stages of run.recipe (the default)",
