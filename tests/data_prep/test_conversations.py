@@ -150,7 +150,7 @@ def test_benchmark_items_leave_by_the_name_of_their_entry_point(
     assert (result["files_in"], result["files_kept"]) == (2, 1)
     assert {row["messages"][0]["content"]: row["reasons"] for row in rows} == {
         "Sort a list.": [],
-        TURNS[0]["content"]: ["benchmark_entry_point: unique"],
+        TURNS[0]["content"]: ["benchmark_entry_point: b/0 unique"],
     }
 
 
