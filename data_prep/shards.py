@@ -29,6 +29,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info, example_serializer, naming
 from tensorflow_datasets.core.features import FeatureConnector, FeaturesDict
 
+from data_prep import corpus_index
 from data_prep import documents as docs
 from data_prep.engine import Engine, LocalEngine, atomic, bucket_of
 from data_prep.tokenizer import EOS, Encoder
@@ -71,6 +72,8 @@ def shards(
       num_shards: number of shards, or 0 for one per 64 MiB of uncompressed records.
       salt: another salt gives another order.
 
+    corpus_index.parquet lists what the records are made of; see `corpus_index`.
+
     Raises:
       ValueError: `kind` is unknown, or two records have the same id.
     """
@@ -95,6 +98,9 @@ def shards(
     table = pa.concat_tables(_described(part, target, i) for i, part in enumerate(docs.parts(written)))
     _write_tfds_metadata(target, _KINDS[kind].features, table)
     manifest = _write_manifest(target, kind, tokenizer, table)
+    facts = {key: manifest[key] for key in ("name", "kind", "records", "tokens", "tokenizer_digest", "digest")}
+    facts |= {"split": split, "num_shards": num_shards, "salt": salt}
+    corpus_index.write(out, documents, scratch / "index", split, facts, engine)
     scratch.rmtree()
     return {key: manifest[key] for key in ("records", "tokens", "bytes", "digest")} | {"shards": num_shards}
 
