@@ -28,9 +28,11 @@ from etils import epath
 from data_prep import documents as docs
 from data_prep.engine import Engine, atomic
 
-NAMES = "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample decontaminate split".split()
+NAMES = (
+    "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample star_filter decontaminate split".split()
+)
 EXAMPLES = 3  # ids noted for each reason
-STAGES = [epath.Path(name) for name in NAMES]  # in the paper's order
+STAGES = [epath.Path(name) for name in NAMES if name != "star_filter"]  # in the paper's order
 
 
 def reason_key(reason: str) -> str:
