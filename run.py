@@ -23,7 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent
 # mode → (what it does, module:function that takes the remaining arguments); these need no gin file
 JOBS = {
     "export": ("write a checkpoint in Hugging Face's format", "oc_jax.hf:export_main"),
-    "generate": ("sample completions from a checkpoint", "oc_jax.decode:main"),
+    "generate": ("sample completions from a checkpoint, of prompts or a benchmark", "oc_jax.evals.score:generate"),
+    "score": ("judge samples of a benchmark, whoever wrote them", "oc_jax.evals.score:main"),
     "import": ("make a Hugging Face model a stage to start from", "oc_jax.hf:import_main"),
 }
 RECIPE_MODES = {
@@ -44,6 +45,7 @@ CONFIGURABLES = (
     "data_prep.sampling",
     "data_prep.shards",
     "data_prep.sources",
+    "data_prep.spark",
     "data_prep.tokenizer",
     "data_prep.transforms",
     "oc_jax.evals",

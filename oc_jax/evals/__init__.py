@@ -1,7 +1,7 @@
 """Evaluation: the stage that runs tasks on a checkpoint, and the tasks.
 
-A task is a configurable function from a `Subject` to a `Result` (task.py): bits_per_byte, humaneval, samples. A new one
-is written in a module of its own and imported here, so that run files can name it.
+A task is a configurable function from a `Subject` to a `Result` (task.py): bits_per_byte, samples, and every benchmark
+of registry.py under its name, e.g. @humaneval. A new one is imported here, or entered there, for run files to name it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,25 @@ from typing import Any
 import gin
 from etils import epath
 
+from oc_jax.evals.benchmark import make_task
 from oc_jax.evals.bits_per_byte import bits_per_byte
-from oc_jax.evals.humaneval import humaneval
+from oc_jax.evals.registry import REGISTRY
 from oc_jax.evals.samples import samples
 from oc_jax.evals.task import Generator, Result, Subject, Task
 
-__all__ = ["Generator", "Result", "Subject", "Task", "bits_per_byte", "evaluate", "humaneval", "load_engine", "samples"]
+__all__ = [
+    "BENCHMARKS",
+    "Generator",
+    "Result",
+    "Subject",
+    "Task",
+    "bits_per_byte",
+    "evaluate",
+    "load_engine",
+    "samples",
+]
+
+BENCHMARKS = {name: gin.configurable(name, module="oc_jax.evals")(make_task(b)) for name, b in REGISTRY.items()}
 
 _LOG = logging.getLogger(__name__)
 

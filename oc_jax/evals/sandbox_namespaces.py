@@ -1,9 +1,10 @@
 """Bubblewrap's walls from the standard library: the sandbox's launcher where ``bwrap`` is not installed.
 
-    python -c <this text> ROOT DISK_BYTES PRIVILEGED PARENT_PID SOURCE=TARGET … -- COMMAND …
+    python -c <this text> ROOT DISK_BYTES PRIVILEGED PARENT_PID COMMANDS SOURCE=TARGET … -- COMMAND …
 
 makes namespaces (user unless PRIVILEGED; mount, pid, network, ipc, uts, cgroup), a root file system on ROOT that holds
-nothing but the given folders, read-only, and a /tmp of DISK_BYTES, and runs COMMAND in it. Linux ≥ 5.12.
+nothing but the given folders, read-only, and a /tmp of DISK_BYTES, and runs COMMAND in it. With COMMANDS 1 there are
+also /proc and a network of its own that reaches nothing but itself. Linux ≥ 5.12.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import sys
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 MNT_DETACH, AT_RECURSIVE, PR_SET_PDEATHSIG, SIGKILL = 2, 0x8000, 1, 9
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 1, 2
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
@@ -50,7 +52,7 @@ def unshare(privileged: bool) -> None:
                 file.write(text)
 
 
-def build_root(root: str, disk_bytes: int, binds: list[tuple[str, str]]) -> None:
+def build_root(root: str, disk_bytes: int, processes: bool, binds: list[tuple[str, str]]) -> None:
     """Lays the new root out on `root` and moves into it; nothing of the old one stays reachable."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
@@ -65,6 +67,11 @@ def build_root(root: str, disk_bytes: int, binds: list[tuple[str, str]]) -> None
         mount(source, place, None, MS_BIND | MS_REC)
         if (source, target) in binds:
             make_read_only(place)
+    if processes:
+        os.mkdir(f"{root}/proc")
+        mount("proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        os.symlink("/proc/self/fd", f"{root}/dev/fd")
+        os.symlink("/tmp", f"{root}/dev/shm")
     os.mkdir(f"{root}/tmp")
     mount("tmpfs", f"{root}/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"mode=1777,size={disk_bytes}")
     os.chdir(root)
@@ -74,14 +81,24 @@ def build_root(root: str, disk_bytes: int, binds: list[tuple[str, str]]) -> None
     os.chdir("/tmp")
 
 
+def bring_up_loopback() -> None:
+    import fcntl
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
 def exit_code(status: int) -> int:
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 
 def main() -> int:
-    root, disk_bytes, privileged, parent = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1", int(sys.argv[4])
+    root, disk_bytes, parent = sys.argv[1], int(sys.argv[2]), int(sys.argv[4])
+    privileged, commands = sys.argv[3] == "1", sys.argv[5] == "1"
     end = sys.argv.index("--")
-    binds = [(source, target) for source, _, target in (pair.partition("=") for pair in sys.argv[5:end])]
+    binds = [(source, target) for source, _, target in (pair.partition("=") for pair in sys.argv[6:end])]
     command = sys.argv[end + 1 :]
     call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -104,7 +121,9 @@ def main() -> int:
         return 1  # end of file: the launcher died before it could be watched
     except BlockingIOError:
         os.close(alive_read)
-    build_root(root, disk_bytes, binds)
+    if commands:
+        bring_up_loopback()
+    build_root(root, disk_bytes, commands, binds)
     worker = os.fork()  # a process 1 ignores the signals of its own limits, so it doesn't run the command itself
     if worker == 0:
         os.execve(command[0], command, {"LD_LIBRARY_PATH": "/python/lib", "PYTHONHASHSEED": "0"})

@@ -8,10 +8,10 @@ import pytest
 from etils import epath
 
 from oc_jax import evals
-from oc_jax.evals.humaneval import load_problems
+from oc_jax.evals.humaneval import load
 from oc_jax.evals.task import Result
 
-PROBLEMS = {p.prompt: p for p in load_problems()}
+PROBLEMS = {p.prompt: p for p in load(None)}
 
 
 class Tokenizer:
@@ -41,7 +41,7 @@ class Oracle:
         for prompt, problem in PROBLEMS.items():
             if prompt in text:
                 wrong = int(problem.task_id.split("/")[1]) % 2
-                body = "    return 'wrong'\n" if wrong else problem.canonical_solution
+                body = "    return 'wrong'\n" if wrong else problem.row["canonical_solution"]
                 return body if text.endswith(prompt) else f"{prompt}{body}```\n"
         return "    # nothing"
 
@@ -120,6 +120,6 @@ def test_pass_at_k_over_several_samples(engine, tmp_path):
         humaneval.k = (1, 3)
         """
     )
-    run(tmp_path, {"humaneval": evals.humaneval})
+    run(tmp_path, {"humaneval": evals.BENCHMARKS["humaneval"]})
     results = json.loads((tmp_path / "results.json").read_text())["humaneval"]
     assert (results["pass@1"], results["pass@3"], len(results["problems"])) == (0.5, 0.5, 6)

@@ -8,16 +8,24 @@ import pytest
 
 from oc_jax.evals import sandbox
 from oc_jax.evals.execution import Limits, judge
-from oc_jax.evals.humaneval import load_problems, make_program
+from oc_jax.evals.humaneval import extract, load, program
 from oc_jax.evals.metrics import pass_at_k
 
-PROBLEMS = load_problems()
+PROBLEMS = load(None)
 QUICK = [PROBLEMS[i] for i in (0, 10, 32, 33, 38, 50, 100)]  # plain ones, and all whose tests use more than `candidate`
 LIMITS = Limits(cpu_seconds=5)
 
 
+def solved(problem) -> str:
+    return problem.row["canonical_solution"]
+
+
 def chat_answer(problem) -> str:
-    return f"Sure.\n```python\n{problem.prompt}{problem.canonical_solution}```\nIt works as follows."
+    return f"Sure.\n```python\n{problem.prompt}{solved(problem)}```\nIt works as follows."
+
+
+def make_program(problem, completion):
+    return program(problem, extract(problem, completion))
 
 
 def passed(problems, completions) -> int:
@@ -27,11 +35,11 @@ def passed(problems, completions) -> int:
 
 def test_there_are_164_problems_with_stripped_prompts():
     assert [p.task_id for p in PROBLEMS] == [f"HumanEval/{i}" for i in range(164)]
-    assert all(p.prompt == p.prompt.strip() + "\n" and f"def {p.entry_point}(" in p.prompt for p in PROBLEMS)
+    assert all(p.prompt == p.prompt.strip() + "\n" and f"def {p.row['entry_point']}(" in p.prompt for p in PROBLEMS)
 
 
 def test_canonical_solutions_pass_as_completion_and_as_answer():
-    assert passed(QUICK, [p.canonical_solution for p in QUICK]) == len(QUICK)
+    assert passed(QUICK, [solved(p) for p in QUICK]) == len(QUICK)
     assert passed(QUICK, map(chat_answer, QUICK)) == len(QUICK)
 
 
@@ -84,7 +92,7 @@ def test_pass_at_k():
 
 @pytest.mark.slow
 def test_all_canonical_solutions_pass():
-    assert passed(PROBLEMS, [p.canonical_solution for p in PROBLEMS]) == 164
+    assert passed(PROBLEMS, [solved(p) for p in PROBLEMS]) == 164
     assert passed(PROBLEMS, map(chat_answer, PROBLEMS)) == 164
     assert passed(PROBLEMS, [""] * 164) == 0
 

@@ -22,7 +22,7 @@ def run(request, monkeypatch):
     """`sandbox.run` on one rung of the ladder, with limits that suit a test."""
     if request.param == "bwrap" and sandbox.rung() != "bwrap":
         pytest.skip("bubblewrap is not installed")
-    monkeypatch.setattr(sandbox, "rung", lambda: request.param)
+    monkeypatch.setattr(sandbox, "rung", lambda commands=False: request.param)
 
     def run(program: str, **overrides) -> sandbox.Outcome:
         limits = {"cpu_seconds": 2, "wall_seconds": 20.0, "memory_bytes": GIB} | overrides
@@ -226,7 +226,7 @@ def test_nothing_survives_a_killed_caller(run, tmp_path):
 import sys
 sys.path.insert(0, {str(Path(sandbox.__file__).parent)!r})
 import sandbox
-sandbox.rung = lambda: {run("pass").rung!r}
+sandbox.rung = lambda commands=False: {run("pass").rung!r}
 sandbox.DISK_BYTES = 7654321  # a mark on the command lines
 print("started", flush=True)
 sandbox.run("import time; time.sleep(60)", cpu_seconds=5, wall_seconds=60, memory_bytes={GIB})
@@ -396,7 +396,7 @@ def test_hash_order_is_the_same_in_every_run(run):
 
 
 def test_without_a_sandbox_it_refuses_unless_told(monkeypatch):
-    monkeypatch.setattr(sandbox, "rung", lambda: None)
+    monkeypatch.setattr(sandbox, "rung", lambda commands=False: None)
     limits = {"cpu_seconds": 2, "wall_seconds": 20.0, "memory_bytes": GIB}
     assert sandbox.run("print(1)", **limits).status == "refused"
     outcome = sandbox.run("print(1)", **limits, allow_unsandboxed=True)
@@ -404,7 +404,7 @@ def test_without_a_sandbox_it_refuses_unless_told(monkeypatch):
 
 
 def test_launcher_that_cannot_start_is_not_the_programs_fault(monkeypatch):
-    monkeypatch.setattr(sandbox, "rung", lambda: "bwrap")
+    monkeypatch.setattr(sandbox, "rung", lambda commands=False: "bwrap")
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: "/bin/false")
     with pytest.raises(RuntimeError, match="did not start"):
         sandbox.run("pass", cpu_seconds=2, wall_seconds=20.0, memory_bytes=GIB)

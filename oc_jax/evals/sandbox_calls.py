@@ -1,90 +1,33 @@
-"""The supervisor: what the sandbox's launcher runs. It limits itself, forks the program and writes the verdict.
+"""The supervisor of Python programs: limits itself, forks the program and writes the verdict.
 
-    python -c <this text> CPU_SECONDS MEMORY_BYTES DISK_BYTES THREADS UID VERDICT_FD < payload
+    python -c <sandbox_confine.py + this text> CPU_SECONDS MEMORY_BYTES DISK_BYTES THREADS UID VERDICT_FD < payload
 
 The payload is a pickle of (token, program, files, check, entry_point); see sandbox.py for the whole picture.
 The order below matters: the program is forked off before the payload is read, so the token, the tests and the verdict's
 pipe never exist in its process, and the supervisor isn't dumpable, so the program can't look into it.
 """
 
-from __future__ import annotations
-
 import _pickle as pickle  # its C half: the other imports `re`, which would double the start-up time
-import ctypes
 import io
 import os
-import resource
-import struct
 import sys
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-SECCOMP_MODE_FILTER, SIGKILL = 2, 9
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # there is no package inside
+    from oc_jax.evals.sandbox_confine import (
+        PR_SET_DUMPABLE,
+        SIGKILL,
+        cause_of_death,
+        check_call,
+        confine_for_good,
+        drop_privileges,
+        lay_out,
+        libc,
+        limit,
+        settings,
+    )
+
 MAX_MESSAGE_BYTES = 64 << 20
-
-# Refused because they make processes, memory that no limit counts, or trouble. (x86_64, aarch64); None: no such call.
-DENIED: dict[str, tuple[int | None, int | None]] = {
-    "fork": (57, None), "vfork": (58, None), "ptrace": (101, 117),
-    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
-    "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "msgget": (68, 186),
-    "semget": (64, 190), "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39),
-    "pivot_root": (155, 41), "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429),
-    "fsopen": (430, 430), "mount_setattr": (442, 442), "add_key": (248, 217), "request_key": (249, 218),
-    "keyctl": (250, 219), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425), "open_by_handle_at": (304, 265),
-}  # fmt: skip
-CLONE, SOCKET, CLONE3 = (56, 220), (41, 198), 435
-AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-CLONE_THREAD, AF_UNIX, X32_BIT = 0x10000, 1, 0x40000000
-
-libc = ctypes.CDLL(None, use_errno=True)
-
-
-def check_call(result: int, what: str) -> None:
-    if result != 0:
-        raise OSError(ctypes.get_errno(), f"{what}: {os.strerror(ctypes.get_errno())}")
-
-
-def seccomp_filter(machine: str) -> bytes:
-    """BPF program: threads but no processes, local sockets but no network, none of DENIED. Raises KeyError: machine."""
-    column = list(AUDIT_ARCH).index(machine)
-    load, equal, at_least, any_bit, give = 0x20, 0x15, 0x35, 0x45, 0x06
-    kill, allow, eperm, enosys = 0x80000000, 0x7FFF0000, 0x50000 | 1, 0x50000 | 38
-    code: list[tuple[int, int, int, int]] = [(load, 0, 0, 4), (equal, 1, 0, AUDIT_ARCH[machine]), (give, 0, 0, kill)]
-    code += [(load, 0, 0, 0), (at_least, 0, 1, X32_BIT), (give, 0, 0, eperm)]
-    for number in (numbers[column] for numbers in DENIED.values()):
-        if number is not None:
-            code += [(equal, 0, 1, number), (give, 0, 0, eperm)]
-    code += [(equal, 0, 1, CLONE3), (give, 0, 0, enosys)]  # its flags can't be seen from here; libc then uses clone
-    for number, test, value in ((CLONE[column], any_bit, CLONE_THREAD), (SOCKET[column], equal, AF_UNIX)):
-        code += [(equal, 0, 4, number), (load, 0, 0, 16), (test, 0, 1, value), (give, 0, 0, allow), (give, 0, 0, eperm)]
-    code.append((give, 0, 0, allow))
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
-
-
-def confine(cpu_seconds: int, memory_bytes: int, disk_bytes: int, threads: int, uid: int) -> None:
-    """Resource limits, the given user id (0: keep), and no way to privileges."""
-    limits = {"CPU": cpu_seconds, "AS": memory_bytes, "FSIZE": disk_bytes, "NOFILE": 128, "CORE": 0}
-    if threads:
-        limits["NPROC"] = threads
-    for name, value in limits.items():
-        # the hard CPU limit kills a program that ignores the signal of the soft one
-        hard = value + 1 if name == "CPU" else value
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, hard))
-    if uid:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    header, nothing = struct.pack("=Ii", 0x20080522, 0), bytes(24)
-    check_call(libc.capset(header, nothing), "capset")
-    check_call(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(NO_NEW_PRIVS)")
-
-
-def confine_for_good() -> None:
-    """What a process can't hand on to a fork, or would keep it from forking: death with its parent, the filter."""
-    check_call(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl(PDEATHSIG)")
-    code = ctypes.create_string_buffer(seccomp_filter(os.uname().machine))
-    program = struct.pack("@HP", (len(code) - 1) // 8, ctypes.addressof(code))
-    check_call(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "prctl(SECCOMP)")
 
 
 class ProgramDied(BaseException):
@@ -228,25 +171,11 @@ def failed_line(error: BaseException, check: str) -> str:
     return f" at {lines[number - 1].strip()[:200]}" if 0 < number <= len(lines) else ""
 
 
-def cause_of_death(status: int, cpu_seconds: int, used: float) -> tuple[str, str]:
-    import signal  # late, as few programs die
-
-    if os.WIFEXITED(status):
-        return "error", f"exited with code {os.WEXITSTATUS(status)} before its end"
-    name = signal.Signals(os.WTERMSIG(status)).name
-    if name == "SIGXCPU" or (name == "SIGKILL" and used >= cpu_seconds):
-        return "timeout", f"CPU limit of {cpu_seconds} s"
-    return "error", f"killed by {name}"
-
-
 def supervise(channel: Channel, program_pid: int, verdict_fd: int, cpu_seconds: int) -> None:
     check_call(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(DUMPABLE)")
     token, program, files, check, entry_point = pickle.load(os.fdopen(0, "rb"))
     os.write(verdict_fd, f"{token}\n".encode())
-    for name, data in files.items():
-        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-        with open(name, "wb") as file:
-            file.write(data)
+    lay_out(files)
     verdict = None
     try:
         verdict = judge(channel, program, check, entry_point)
@@ -260,10 +189,11 @@ def supervise(channel: Channel, program_pid: int, verdict_fd: int, cpu_seconds: 
 
 
 def main() -> None:
-    cpu_seconds, memory_bytes, disk_bytes, threads, uid, verdict_fd = map(int, sys.argv[1:])
-    sys.argv = [""]
-    os.environ.clear()
-    confine(cpu_seconds, memory_bytes, disk_bytes, threads, uid)
+    cpu_seconds, memory_bytes, disk_bytes, threads, uid, verdict_fd = settings()
+    limit(CPU=cpu_seconds, AS=memory_bytes, FSIZE=disk_bytes, NOFILE=128, CORE=0)
+    if threads:
+        limit(NPROC=threads)
+    drop_privileges(uid)
     requests, answers = os.pipe(), os.pipe()
     pid = os.fork()
     confine_for_good()

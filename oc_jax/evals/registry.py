@@ -1,0 +1,23 @@
+"""All benchmarks by name. CodeArena is left out: its judge is GPT-4."""
+
+from __future__ import annotations
+
+from oc_jax.evals.benchmark import Benchmark
+from oc_jax.evals.cruxeval import CRUXEVAL_I, CRUXEVAL_O
+from oc_jax.evals.humaneval import HUMANEVAL, HUMANEVAL_PLUS
+from oc_jax.evals.leetcode import LEETCODE
+from oc_jax.evals.mbpp import MBPP, MBPP_3SHOT, MBPP_PLUS
+
+REGISTRY: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        HUMANEVAL,
+        HUMANEVAL_PLUS,
+        MBPP,
+        MBPP_PLUS,
+        MBPP_3SHOT,
+        LEETCODE,
+        CRUXEVAL_I,
+        CRUXEVAL_O,
+    )
+}
