@@ -1,44 +1,33 @@
-"""Deduplication of files, exact and fuzzy (arXiv 2411.04905, section 2.1.1).
+"""Deduplication, exact and fuzzy (arXiv 2411.04905, section 2.1.1): of files, repositories and chunks.
 
-Both stages keep one file of a group by the same rule: most stars, then latest commit, then the first path, content
-hash and id in byte order; unknown stars and times come last. It is a total order, so the survivor does not depend on
-the order of the rows.
+Every stage keeps one of a group by the same rule: most stars, then latest commit, then the first path, content hash
+and id in byte order; unknown stars and times come last. It is a total order, so the survivor does not depend on the
+order of the rows. The levels of the paper's ablation (section 6.1) are compositions: `fuzzy_dedup` with unit = "file"
+or "repository", and then `chunks.chunks` and once more `fuzzy_dedup`.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import clusters as groups
 from data_prep import documents as docs
-from data_prep import funnel, minhash
-from data_prep.engine import Engine, LocalEngine, TableFn, write_parquet
+from data_prep import funnel, lsh, minhash
+from data_prep.clusters import survivors
+from data_prep.components import components
+from data_prep.engine import Engine, LocalEngine, TableFn, atomic, write_parquet
 
 LOGGER = logging.getLogger("data_prep")
-
-KEEP_RULE = [
-    ("stars", "descending"),
-    ("commit_time", "descending"),
-    ("path", "ascending"),
-    ("content_sha256", "ascending"),
-    ("id", "ascending"),
-]
-
-
-def survivors(table: pa.Table, group: str) -> np.ndarray:
-    """For each row of `table`, the row (int64 index) that the keep rule keeps of its group, a value of `group`."""
-    order = pc.sort_indices(table, KEEP_RULE).to_numpy()
-    codes = table[group].combine_chunks().dictionary_encode().indices.to_numpy()
-    _, first = np.unique(codes[order], return_index=True)  # codes are 0 … k - 1, so entry k belongs to group k
-    return order[first][codes]
+NO_CORPORA: list[epath.Path] = []
 
 
 @gin.configurable
@@ -73,94 +62,163 @@ def fuzzy_dedup(
     out: epath.Path,
     *,
     documents: epath.Path = epath.Path("exact_dedup"),
-    num_perm: int = 2048,
+    unit: str = "file",
+    known: list[epath.Path] = NO_CORPORA,
     bands: int = 16,
     rows: int = 128,
     ngram: int = 5,
+    tokens: str = "word",
     seed: int = 1,
-    buckets: int = 16,
+    min_jaccard: float | None = None,
+    max_edges: int = 20_000_000,
+    buckets: int = 0,
     engine: Engine = LocalEngine(),
 ) -> dict:
-    """Keeps one file of each cluster of nearly equal files: MinHash LSH, then connected components.
+    """Keeps one unit of each cluster of nearly equal ones: MinHash LSH, then connected components.
 
-    A text shorter than `ngram` words is one shingle; one without words is never a fuzzy duplicate. Reason:
-    ``fuzzy_duplicate: <id of the survivor>``. ``clusters.parquet`` lists the members of clusters of two or more: id,
-    cluster (the smallest id in it), kept.
+    Reason: ``fuzzy_duplicate: <id of the survivor>``, a document's id or a repository's name. A unit without shingles
+    (see `minhash`) is never a duplicate. ``clusters.parquet`` lists the members of clusters of two or more: see
+    `clusters.CLUSTERS`. ``signatures/`` holds what is needed to deduplicate a later corpus against this one.
+
+    With `known` corpora, a unit in a cluster with one of theirs is dropped, whatever its stars; theirs stay as they
+    are. So what is kept of corpus B, given A, is what is kept of A and B together in clusters without a unit of A.
+
+    Args:
+      documents: documents; of known corpora only the signatures are read.
+      unit: "file" (or a chunk: any document) or "repository", all documents with the same `repo`.
+      known: directories of this stage's earlier runs with the same settings, the oldest first.
+      bands: hashes of a unit that are compared; two units are met if one agrees.
+      rows: MinHash values in a band, so that bands x rows is the number of permutations.
+      ngram: tokens in a shingle.
+      tokens: "word" or "character".
+      seed: of the permutations.
+      min_jaccard: if given, clusters are checked: pairs of less exact Jaccard similarity are no duplicates.
+      max_edges: up to this many edges (100 bytes of memory each) components are found in memory, else by the engine.
+      buckets: of edges, and of repositories with their text: one must fit in memory. 0 takes as many as that needs.
+
+    Returns:
+      The funnel, "clusters", "largest_cluster", and of the setting "s_curve", the probability that a pair is met by its
+      Jaccard similarity, and "threshold", the similarity at which it is one half.
 
     Raises:
-      ValueError: bands x rows is not num_perm.
+      ValueError: there is no such unit or tokeniser, a known corpus was signed with other settings, or known corpora
+        shall be verified, which needs their text.
     """
-    if bands * rows != num_perm:
-        raise ValueError(f"fuzzy_dedup: bands x rows = {bands} x {rows} must equal num_perm = {num_perm}")
+    if unit not in lsh.UNITS:
+        raise ValueError(f"fuzzy_dedup.unit must be one of {', '.join(lsh.UNITS)}, not {unit!r}")
+    if min_jaccard is not None and known:
+        raise ValueError("fuzzy_dedup: min_jaccard needs the text of all corpora, and that of known ones is not read")
+    scheme = minhash.Scheme(bands * rows, ngram, tokens, seed)
+    settings = {"unit": unit, "bands": bands, "rows": rows, "ngram": ngram, "tokens": tokens, "seed": seed}
     curve = minhash.s_curve(bands, rows)
-    LOGGER.info("fuzzy duplicates: chance that a pair is met, by its Jaccard similarity: %s", curve)
-    sign = functools.partial(_band_rows, num_perm=num_perm, bands=bands, ngram=ngram, seed=seed)
+    for similarity, probability in curve.items():
+        LOGGER.info(
+            "fuzzy duplicates: finds %5.1f %% of pairs with Jaccard similarity %s", 100 * probability, similarity
+        )
     if not (out / "clusters.parquet").exists():
-        write_parquet(iter([_clusters(documents, out / "_scratch", sign, buckets, engine)]), out / "clusters.parquet")
-    clusters = _read(out / "clusters.parquet")
-    drop = functools.partial(_drop_fuzzy, survivor_of=_losers(clusters))
+        corpora = {generation: docs.parts(_signatures(path, settings)) for generation, path in _generations(known)}
+        over_units = functools.partial(_over_units, engine, docs.parts(documents), unit, buckets)
+        signatures, scratch = out / "signatures", out / "_scratch"
+        over_units(
+            functools.partial(lsh.sign, unit=unit, scheme=scheme, bands=bands), signatures, label="minhash signatures"
+        )
+        with atomic(signatures / "settings.json") as file:
+            file.write(json.dumps(settings, indent=1).encode())
+        corpora[0] = docs.parts(signatures)
+        nodes, roots = _components(corpora, scratch, engine, buckets, max_edges)
+        found = {"nodes": nodes, "roots": roots}
+        if min_jaccard is None:
+            members = _each(lsh.members, corpora, scratch / "members", engine, label="clusters", **found)
+        else:
+            with_shingles = functools.partial(lsh.members_with_shingles, unit=unit, scheme=scheme, bands=bands, **found)
+            members = over_units(with_shingles, scratch / "members", label="shingles of clusters")
+        ranked = _directory(scratch / "clusters")
+        rank = functools.partial(groups.clusters, min_jaccard=min_jaccard)
+        engine.reduce(rank, members, ranked, key="root", buckets=buckets, label="survivors")
+        write_parquet(map(docs.read_part, docs.parts(ranked)), out / "clusters.parquet")
+    clusters = docs.read_part(out / "clusters.parquet", columns=["node", "survivor", "rank", "known", "cluster"])
+    drop = functools.partial(_drop_fuzzy, unit=unit, losers=_losers(clusters))
     result = funnel.documents_map(engine, drop, documents, out, label="fuzzy duplicates")
     if (out / "_scratch").exists():
         (out / "_scratch").rmtree()
-    return result | {"clusters": len(set(clusters["cluster"].to_pylist())), "s_curve": curve}
+    return result | {
+        "clusters": pc.sum(pc.equal(clusters["rank"], 0)).as_py() or 0,
+        "largest_cluster": (pc.max(clusters["rank"]).as_py() or -1) + 1,
+        "threshold": round((1 - 0.5 ** (1 / bands)) ** (1 / rows), 4),
+        "s_curve": curve,
+    }
 
 
-def _clusters(documents: epath.Path, scratch: epath.Path, sign: TableFn, buckets: int, engine: Engine) -> pa.Table:
-    """Columns id, cluster, kept of all files that share a band with another, ordered by cluster and id."""
-    bands, edges = scratch / "bands", scratch / "edges"
-    for directory in (bands, edges):
-        directory.mkdir(parents=True, exist_ok=True)
-    engine.map(sign, docs.parts(documents), bands, label="minhash signatures")
-    engine.reduce(_edges, docs.parts(bands), edges, key="band", buckets=buckets, label="duplicate pairs")
-    pairs = pa.concat_tables([_read(part) for part in docs.parts(edges)])
-    root = minhash.components(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True))
-    members = pa.array(root, pa.string())
-    schema = pa.schema([docs.SCHEMA.field(name) for name, _ in KEEP_RULE])
-    found = [
-        table.filter(pc.is_in(table["id"], members)).cast(schema)
-        for table in docs.read(documents, schema.names, batch_rows=65_536)
-    ]
-    table = pa.concat_tables([schema.empty_table(), *found])
-    table = table.append_column("cluster", pa.array([root[i] for i in table["id"].to_pylist()], pa.string()))
-    kept = survivors(table, "cluster") == np.arange(table.num_rows)
-    table = table.select(["id", "cluster"]).append_column("kept", pa.array(kept))
-    return table.sort_by([("cluster", "ascending"), ("id", "ascending")])
+def _generations(known: Sequence[epath.Path]) -> list[tuple[int, epath.Path]]:
+    return [(number - len(known), path) for number, path in enumerate(known)]
 
 
-def _band_rows(table: pa.Table, *, num_perm: int, bands: int, ngram: int, seed: int) -> pa.Table:
-    keys: list[str] = []
-    ids: list[str] = []
-    table = docs.kept(table)
-    for document, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
-        sketch = minhash.signature(text, num_perm=num_perm, ngram=ngram, seed=seed)
-        if sketch is not None:
-            keys += minhash.band_keys(sketch, bands)
-            ids += [document] * bands
-    return pa.table({"band": pa.array(keys, pa.string()), "id": pa.array(ids, pa.string())})
+def _signatures(corpus: epath.Path, settings: dict) -> epath.Path:
+    """The directory of signatures of an earlier run, if they were made with these settings."""
+    path = corpus / "signatures" / "settings.json"
+    if not path.exists():
+        raise FileNotFoundError(f"fuzzy_dedup.known: {corpus} holds no signatures of a finished fuzzy_dedup")
+    for name, value in json.loads(path.read_text()).items():
+        if settings[name] != value:
+            raise ValueError(f"fuzzy_dedup.known: {corpus} was signed with {name} = {value}, not {settings[name]}")
+    return path.parent
 
 
-def _edges(table: pa.Table) -> pa.Table:
-    """Pairs of ids next to each other in a band: n files that share one are connected by n - 1 edges, not n^2."""
-    table = table.sort_by([("band", "ascending"), ("id", "ascending")])
-    left, right = table.slice(0, max(table.num_rows - 1, 0)), table.slice(1)
-    same = pc.equal(left["band"], right["band"])
-    edges = pa.table({"a": left["id"].filter(same), "b": right["id"].filter(same)})
-    return edges.group_by(["a", "b"]).aggregate([]).sort_by([("a", "ascending"), ("b", "ascending")])
+def _over_units(
+    engine: Engine,
+    documents: Sequence[epath.Path],
+    unit: str,
+    buckets: int,
+    fn: TableFn,
+    out: epath.Path,
+    *,
+    label: str,
+) -> list[epath.Path]:
+    """Runs `fn` over documents such that those of one unit come together, and returns the parts it wrote."""
+    if unit == "file":
+        engine.map(fn, documents, _directory(out), label=label)
+    else:
+        engine.reduce(fn, documents, _directory(out), key=lsh.UNITS[unit], buckets=buckets, label=label)
+    return docs.parts(out)
 
 
-def _losers(clusters: pa.Table) -> dict[str, str]:
-    """Id of each dropped file -> id of the file kept in its place."""
-    kept = clusters.filter(clusters["kept"])
-    survivor = dict(zip(kept["cluster"].to_pylist(), kept["id"].to_pylist(), strict=True))
-    lost = clusters.filter(pc.invert(clusters["kept"]))
-    return {i: survivor[c] for i, c in zip(lost["id"].to_pylist(), lost["cluster"].to_pylist(), strict=True)}
+def _each(
+    fn: Callable[..., pa.Table],
+    corpora: Mapping[int, Sequence[epath.Path]],
+    out: epath.Path,
+    engine: Engine,
+    *,
+    label: str,
+    **arguments: np.ndarray,
+) -> list[epath.Path]:
+    """Maps `fn` over the signatures of every generation, which it is told, and returns the parts it wrote."""
+    for generation, signatures in corpora.items():
+        target = _directory(out / f"generation{generation}")
+        engine.map(functools.partial(fn, generation=generation, **arguments), signatures, target, label=label)
+    return [part for generation in corpora for part in docs.parts(out / f"generation{generation}")]
 
 
-def _drop_fuzzy(table: pa.Table, survivor_of: Mapping[str, str]) -> pa.Table:
-    ids = table["id"].to_pylist()
-    return docs.drop(table, [[f"fuzzy_duplicate: {survivor_of[i]}"] if i in survivor_of else [] for i in ids])
+def _components(
+    corpora: Mapping[int, Sequence[epath.Path]], scratch: epath.Path, engine: Engine, buckets: int, max_edges: int
+) -> tuple[np.ndarray, np.ndarray]:
+    bands = _each(lsh.band_rows, corpora, scratch / "bands", engine, label="bands")
+    edges = _directory(scratch / "edges")
+    engine.reduce(lsh.star_edges, bands, edges, key="band", buckets=buckets, label="units that share a band")
+    return components(docs.parts(edges), scratch / "components", engine, buckets=buckets, max_edges=max_edges)
 
 
-def _read(path: epath.Path) -> pa.Table:
-    with path.open("rb") as file:
-        return pq.read_table(file)
+def _losers(clusters: pa.Table) -> pa.Table:
+    """Columns node (sorted), survivor of the units to drop."""
+    lost = pc.and_(pc.greater(clusters["rank"], 0), pc.invert(clusters["known"]))
+    return clusters.filter(lost).select(["node", "survivor"]).sort_by("node")
+
+
+def _drop_fuzzy(table: pa.Table, *, unit: str, losers: pa.Table) -> pa.Table:
+    at = lsh.positions(lsh.nodes_of(table[lsh.UNITS[unit]].to_pylist()), losers["node"].to_numpy())
+    survivor = losers["survivor"].take(pa.array(at, mask=at < 0)).to_pylist()
+    return docs.drop(table, [[] if i is None else [f"fuzzy_duplicate: {i}"] for i in survivor])
+
+
+def _directory(path: epath.Path) -> epath.Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -52,6 +52,12 @@ def parts(directory: epath.Path) -> list[epath.Path]:
     return found
 
 
+def read_part(part: epath.Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole part, with the wanted `columns` (all by default)."""
+    with part.open("rb") as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+
+
 def kept(table: pa.Table) -> pa.Table:
     """The rows that no stage has dropped so far."""
     return table.filter(pc.equal(pc.list_value_length(table["reasons"]), 0))

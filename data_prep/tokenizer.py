@@ -114,6 +114,12 @@ class Encoder:
         ids = [self._raw(run) if i % 2 else self._processor.encode(run, out_type="numpy") for i, run in enumerate(runs)]
         return (ids[0] if len(ids) == 1 else np.concatenate(ids)).astype(np.uint32)
 
+    def lengths(self) -> np.ndarray:
+        """Bytes that each id stands for, int64 [vocab_size]."""
+        model = self._processor
+        pieces = (model.id_to_piece(i).replace("\u2581", " ").encode() for i in range(model.vocab_size()))
+        return np.array([1 if model.is_byte(i) else len(piece) for i, piece in enumerate(pieces)])
+
     @staticmethod
     def _raw(run: str) -> np.ndarray:
         return np.frombuffer(run.encode("utf-8", "surrogateescape"), np.uint8).astype(np.int32) + FIRST_BYTE

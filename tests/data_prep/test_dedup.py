@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import dedup, documents, minhash
-from data_prep.engine import LocalEngine
+from data_prep.engine import LocalEngine, write_parquet
 
 TIMES = [None, *(datetime.datetime(2020, 1, day, tzinfo=datetime.UTC) for day in (1, 2))]
 ROWS = st.lists(
@@ -44,6 +47,7 @@ def rank(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_survivors_are_the_best_of_each_group(rows: list[dict[str, Any]]) -> None:
     fields = [documents.SCHEMA.field(name) for name in ("stars", "commit_time", "path", "content_sha256", "id")]
@@ -93,9 +97,9 @@ def test_fuzzy_dedup(
     unique = {row["text"]: row for row in corpus if row["text"]}
     source = write_documents("exact_dedup", list(unique.values())[::2], list(unique.values())[1::2])
     result, rows = run_stage(dedup.fuzzy_dedup, documents=source)
-    shingles = {row["id"]: frozenset(minhash.shingles(row["text"], 5)) for row in rows}
+    shingles = {row["id"]: frozenset(minhash.shingles(row["text"], minhash.Scheme()).tolist()) for row in rows}
 
-    def alike(a: frozenset[bytes], b: frozenset[bytes]) -> bool:
+    def alike(a: frozenset[int], b: frozenset[int]) -> bool:
         return bool(a) and len(a & b) / len(a | b) > 0.98
 
     for row in rows:
@@ -115,9 +119,154 @@ def test_corpus_without_duplicates(write_documents: Callable[..., epath.Path], r
     assert result["clusters"] == 0 and [row["reasons"] for row in rows] == [[]]
 
 
-def test_bands_must_use_all_permutations(write_documents: Callable[..., epath.Path], tmp_path: Any) -> None:
-    with pytest.raises(ValueError, match="16 x 128 must equal num_perm = 128"):
-        dedup.fuzzy_dedup(epath.Path(tmp_path), documents=epath.Path(tmp_path), num_perm=128)
+def test_settings_that_cannot_be(tmp_path: Any) -> None:
+    out = epath.Path(tmp_path)
+    with pytest.raises(ValueError, match="file, repository, not 'chunk'"):
+        dedup.fuzzy_dedup(out, documents=out, unit="chunk")
+    with pytest.raises(ValueError, match="needs the text"):
+        dedup.fuzzy_dedup(out, documents=out, min_jaccard=0.9, known=[out])
+    with pytest.raises(FileNotFoundError, match="holds no signatures"):
+        dedup.fuzzy_dedup(out, documents=out, known=[out])
+
+
+def text_of(*seeds: int) -> str:
+    """Words of each seed, 200 apiece: texts that share seeds share most of their shingles of these."""
+    return " ".join(f"w{random.Random(1000 * seed + i).randrange(10**6)}" for seed in seeds for i in range(200))
+
+
+def test_repositories(write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]) -> None:
+    """A repository is its files in order of path, whatever the order of rows; it goes or stays as a whole."""
+    files = {f"{i}.py": text_of(i) for i in range(4)}
+    rows = [{"repo": "a/original", "path": path, "text": text, "stars": 1} for path, text in files.items()]
+    rows += [{"repo": "b/fork", "path": f"{path}", "text": text, "stars": 9} for path, text in files.items()][::-1]
+    rows += [{"repo": "c/part", "path": "0.py", "text": files["0.py"], "stars": 50}]  # a file in common is not enough
+    source = write_documents("preprocess", rows[::2], rows[1::2])
+    result, found = run_stage(dedup.fuzzy_dedup, documents=source, unit="repository")
+    assert {row["repo"]: row["reasons"] for row in found} == {
+        "a/original": ["fuzzy_duplicate: b/fork"],
+        "b/fork": [],
+        "c/part": [],
+    }
+    assert len(found) == len(rows) and result["clusters"] == 1 and result["largest_cluster"] == 2
+
+
+def test_clusters_tell_who_lost_by_what(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    rows = [{"path": f"{i}", "text": f"{text_of(1)} {i}", "stars": stars} for i, stars in enumerate([5, 5, 3, None])]
+    rows += [{"path": "later", "text": text_of(1), "stars": 5, "commit_time": TIMES[1]}]
+    source = write_documents("exact_dedup", rows)
+    _, found = run_stage(dedup.fuzzy_dedup, documents=source, bands=64, rows=8)
+    path = {row["id"]: row["path"] for row in found}
+    table = pq.read_table(source.parent / "fuzzy_dedup" / "clusters.parquet").to_pylist()
+    assert [(row["rank"], path[row["id"]], row["decided_by"]) for row in table] == [
+        (0, "later", None),
+        (1, "0", "commit_time"),
+        (2, "1", "commit_time"),
+        (3, "2", "stars"),
+        (4, "3", "stars"),
+    ]
+    assert all(path[row["survivor"]] == "later" and 32 < row["shared_bands"] <= 64 for row in table)
+    assert {row["cluster"] for row in table} == {min(path)} and table[0]["jaccard"] is None
+
+
+def test_verified_clusters_are_those_of_exact_jaccard(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    """Bands this narrow meet everything that is a little alike; what is left are the pairs that really are."""
+    rng = random.Random(3)
+    base = text_of(7, 8).split()
+    texts = [
+        " ".join(w if rng.random() > rate else f"v{rng.randrange(10**9)}" for w in base) for rate in [0.004, 0.05] * 12
+    ]
+    source = write_documents("exact_dedup", [{"path": f"{i:02d}", "text": text} for i, text in enumerate(texts)])
+    loose, _ = run_stage(dedup.fuzzy_dedup, "loose", documents=source, bands=128, rows=1)
+    assert loose["largest_cluster"] == len(texts)
+    result, rows = run_stage(dedup.fuzzy_dedup, documents=source, bands=128, rows=1, min_jaccard=0.85)
+    sets = {row["id"]: set(zip(*(row["text"].split()[i:] for i in range(5)), strict=False)) for row in rows}
+    label = {i: i for i in sets}
+    for _ in sets:
+        for a, b in itertools.combinations(sets, 2):
+            if len(sets[a] & sets[b]) >= 0.85 * len(sets[a] | sets[b]):
+                label[a] = label[b] = min(label[a], label[b])
+    assert result["files_kept"] == len(set(label.values())) > 1
+    for row in pq.read_table(source.parent / "fuzzy_dedup" / "clusters.parquet").to_pylist():
+        own, other = sets[row["id"]], sets[row["survivor"]]
+        assert row["cluster"] == label[row["id"]] == label[row["survivor"]]
+        assert row["jaccard"] == pytest.approx(len(own & other) / len(own | other))
+
+
+def document(path: str, text: str, stars: int, source: str) -> dict[str, Any]:
+    return {
+        "id": documents.document_id(source, "repo", path, None),
+        "content_sha256": path,
+        "text": text,
+        "path": path,
+        "repo": "repo",
+        "language": "text",
+        "doc_type": "text",
+        "size": len(text),
+        "stars": stars,
+        "source": source,
+        "provenance": "{}",
+        "reasons": [],
+    }
+
+
+FAMILIES = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 3)), min_size=2, max_size=14)
+
+
+@settings(max_examples=5, deadline=None)
+@given(FAMILIES)
+def test_a_corpus_given_a_known_one(families: list[tuple[int, bool, int]]) -> None:
+    """Survivors of B given A = survivors of A and B together, of those clusters that have no file of A."""
+    with tempfile.TemporaryDirectory() as directory:
+        workdir = epath.Path(directory)
+        rows = [
+            document(f"{i}", f"{text_of(family)} x{i}", stars, "A" if old else "B")
+            for i, (family, old, stars) in enumerate(families)
+        ]
+        again = [row for row in rows if row["source"] == "A"][:1]  # a file that did not change is in both
+        corpora = {"A": [r for r in rows if r["source"] == "A"], "B": [r for r in rows if r["source"] == "B"] + again}
+        corpora["both"] = rows
+        for name, members in corpora.items():
+            table = pa.Table.from_pylist(members, documents.SCHEMA)
+            (workdir / name).mkdir()
+            write_parquet(iter([table]), workdir / name / "part-00000.parquet")
+
+        def kept(name: str, **parameters: Any) -> set[str]:
+            out = workdir / f"{name}_dedup"
+            out.mkdir()
+            dedup.fuzzy_dedup(
+                out, documents=workdir / name, bands=16, rows=4, buckets=2, engine=LocalEngine(workers=1), **parameters
+            )
+            return {row["id"] for table in documents.read(out, ["id"]) for row in table.to_pylist()}
+
+        kept_a, together = kept("A"), kept("both")
+        shutil.rmtree(workdir / "A")  # its text is not needed any more
+        kept_b = kept("B", known=[workdir / "A_dedup"])
+    family = {row["id"]: number for row, (number, _, _) in zip(rows, families, strict=True)}
+    old = {number for number, is_old, _ in families if is_old}
+    assert kept_b == {i for i in together if family[i] not in old}
+    assert sorted(family[i] for i in kept_a | kept_b) == sorted({number for number, _, _ in families})
+
+
+def test_known_signatures_must_have_the_same_settings(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    source = write_documents("exact_dedup", [{"path": "a", "text": "one two three"}])
+    run_stage(dedup.fuzzy_dedup, "old", documents=source, seed=2)
+    old = source.parent / "old"
+    with pytest.raises(ValueError, match="signed with seed = 2, not 1"):
+        run_stage(dedup.fuzzy_dedup, documents=source, known=[old])
+
+
+def test_as_good_on_the_engine_as_in_memory(
+    corpus: list[dict[str, Any]], write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    source = write_documents("exact_dedup", corpus[::2], corpus[1::2])
+    rows = [run_stage(dedup.fuzzy_dedup, str(n), documents=source, max_edges=n, buckets=3)[1] for n in (0, 10**6)]
+    assert rows[0] == rows[1] and any(row["reasons"] for row in rows[0])
 
 
 def test_same_bytes_for_any_number_of_workers(
