@@ -1,67 +1,102 @@
-"""Text from a checkpoint: prefill, then sampling from a KV cache, a batch of prompts at a time.
+"""Text from a checkpoint: continuous batching over a fixed number of slots.
 
-`Engine` holds the weights on the mesh that training would use. Every request draws from its own random stream (seed and
-its index), so what it samples does not depend on the requests it shares a batch with.
+`Engine.submit` queues a request; each `Engine.step` fills free slots from the queue, draws a few tokens for every slot
+and hands finished sequences back. `generate` does so for a list, the server for whoever calls. `Engine` holds the
+weights on the mesh that training would use.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import collections
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from flax import nnx
 
-from oc_jax import chat
+from oc_jax import chat, sampling
 from oc_jax import checkpoint as checkpoint_lib
 from oc_jax import model as model_lib
 from oc_jax.metrics import ProgressLine
-from oc_jax.model import Cache, ModelConfig, Params
+from oc_jax.model import ModelConfig, Params
 from oc_jax.sharding import Layout, MeshConfig, make_layout
-from oc_jax.step import make_score_step
 from oc_jax.tokenizer import Tokenizer
 
-SMALLEST_WIDTH = 128  # prompts are padded to this times a power of two, so that few shapes are compiled
-STEPS_PER_CALL = 32  # tokens sampled on the device between two looks for stop strings on the host
+SMALLEST_LENGTH = 256  # of the caches; it doubles, up to the context, so that few shapes are compiled
+PIECE = 512  # tokens of a prompt that are read at once; shorter ones in the next power of two, at least …
+SMALLEST_PIECE = 64
 
 
-class Completion(NamedTuple):
-    tokens: list[int]  # sampled ids, without the end token; with what was sampled behind a stop string
-    text: str  # their text, cut before the first stop string
-    finish_reason: str  # "stop" (an end token or a stop string) or "length"
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A prompt (token ids) and how to go on from it; `temperature` 0 is greedy.
+
+    Raises ValueError for settings out of range.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0  # names the random stream, modulo 2³²
+    stop: Sequence[str] = ()
+    logprobs: bool = False
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1 or not 0 <= self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"generation needs max_new_tokens ≥ 1, temperature ≥ 0 and 0 < top_p ≤ 1, not {self.max_new_tokens}, "
+                f"{self.temperature} and {self.top_p}"
+            )
 
 
-class Sampled(NamedTuple):
-    """Device state of a batch being decoded."""
+@dataclasses.dataclass
+class Completion:
+    """What a request has become so far; it is whole once `finish_reason` is set."""
 
-    cache: Cache
-    logits: jax.Array  # [batch, vocab] fp32, of the next token
-    position: jax.Array  # [batch] int32, of the next token
-    done: jax.Array  # [batch] bool
-    tokens: jax.Array  # [batch, room for the longest completion] int32
-    count: jax.Array  # [batch] int32, tokens sampled so far
+    request: Request
+    tokens: list[int] = dataclasses.field(default_factory=list)  # without the end token; may go on behind a stop string
+    text: str = ""  # their text, cut before the first stop string
+    finish_reason: str = ""  # "stop" (an end token or a stop string), "length" or "cancelled"
+    logprobs: list[float] = dataclasses.field(default_factory=list)  # of `tokens`, where asked for
+    top: list[dict[int, float]] = dataclasses.field(default_factory=list)  # token → log-probability of the best ones
+
+    def cancel(self) -> None:
+        """Gives its slot back at the next step."""
+        self.finish_reason = self.finish_reason or "cancelled"
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Of tokens 1 … n − 1 of a sequence: log-probabilities, those of the best token at each place, and that token."""
+
+    logprobs: np.ndarray  # fp32 [n − 1]
+    best_logprobs: np.ndarray  # fp32 [n − 1]
+    best_tokens: np.ndarray  # int32 [n − 1]
 
 
 class Engine:
-    """A model ready to complete and to score."""
+    """A model ready to complete and to score. Not for several threads at once."""
 
-    def __init__(
-        self, config: ModelConfig, params: Params, tokenizer: Tokenizer, layout: Layout, *, batch_size: int = 32
-    ):
-        self.config, self.params, self.tokenizer, self.layout = config, params, tokenizer, layout
-        self.batch_size = batch_size
-        self.dtype = jax.tree.leaves(params)[0].dtype
-        self._score = make_score_step(config, layout, compute_dtype=self.dtype, loss_chunk=128)
+    def __init__(self, config: ModelConfig, params: Params, tokenizer: Tokenizer, layout: Layout, *, slots: int = 32):
+        self.config, self.tokenizer, self.layout, self.slots = config, tokenizer, layout, slots
+        self.weights = sampling.unstack(config, params)
+        self._dtype = params["lm_head"].dtype
+        self._state: sampling.Slots | None = None
+        self._length = 0  # of the caches
+        self._waiting: collections.deque[Completion] = collections.deque()
+        self._running: list[Completion | None] = [None] * slots
 
     @classmethod
-    def load(cls, checkpoint: epath.Path, tokenizer: epath.Path, *, mesh: MeshConfig = MeshConfig()) -> Engine:
+    def load(
+        cls, checkpoint: epath.Path, tokenizer: epath.Path, *, mesh: MeshConfig = MeshConfig(), slots: int = 32
+    ) -> Engine:
         """The newest checkpoint of a train stage, in the precision of the platform (float32 on CPU, else bfloat16).
 
         Raises FileNotFoundError if the stage has no checkpoint.
@@ -73,7 +108,99 @@ class Engine:
         params = checkpoint_lib.restore_params(directory, shapes, layout.tree(axes, shapes))
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         params = jax.tree.map(lambda p: p.astype(dtype), params)
-        return cls(config, params, Tokenizer.load(tokenizer), layout)
+        return cls(config, params, Tokenizer.load(tokenizer), layout, slots=slots)
+
+    def submit(self, request: Request) -> Completion:
+        """Queues a request. A prompt that leaves no room in the context is finished at once, empty, for "length"."""
+        completion = Completion(request)
+        if 0 < len(request.prompt) < self.config.max_position_embeddings:
+            self._waiting.append(completion)
+        else:
+            completion.finish_reason = "length"
+        return completion
+
+    def step(self) -> list[Completion]:
+        """Admits waiting requests, draws up to `sampling.STEPS` tokens for each sequence; those that got any."""
+        self._admit()
+        running = [(slot, c) for slot, c in enumerate(self._running) if c is not None]
+        if not running:
+            return []
+        active = np.zeros(self.slots, bool)
+        active[[slot for slot, _ in running]] = True
+        logprobs = any(c.request.logprobs for _, c in running)
+        assert self._state is not None
+        self._state, drawn = sampling.sample(
+            self.config, self.tokenizer.ends, self.weights, self._state, active, logprobs=logprobs
+        )
+        drawn, going_on = jax.device_get((drawn, self._state.active))
+        for slot, completion in running:
+            self._extend(completion, drawn, slot, ended=not going_on[slot])
+            if completion.finish_reason:
+                self._running[slot] = None
+        return [c for _, c in running]
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not any(self._running)
+
+    def _admit(self) -> None:
+        for slot, completion in enumerate(self._running):
+            if completion is not None and completion.finish_reason:  # cancelled
+                self._running[slot] = None
+        for slot in range(self.slots):
+            while self._running[slot] is None and self._waiting:
+                completion = self._waiting.popleft()
+                if not completion.finish_reason:
+                    self._read(completion.request, slot)
+                    self._running[slot] = completion
+
+    def _read(self, request: Request, slot: int) -> None:
+        """Prefill: the prompt into the caches of `slot`."""
+        total = len(request.prompt)
+        self._reserve(min(total + request.max_new_tokens, self.config.max_position_embeddings))
+        settings = sampling.Settings(
+            np.int32(request.max_new_tokens),
+            np.float32(request.temperature),
+            np.float32(request.top_p),
+            np.uint32(request.seed % 2**32),
+        )
+        for start in range(0, total, PIECE):
+            piece = request.prompt[start : start + PIECE]
+            tokens = np.full(min(PIECE, _power_of_two(len(piece), SMALLEST_PIECE)), self.tokenizer.pad, np.int32)
+            tokens[: len(piece)] = piece
+            where = np.int32(slot), tokens, np.int32(start), np.int32(total)
+            assert self._state is not None
+            self._state = sampling.admit(self.config, self.weights, self._state, *where, settings)
+
+    def _reserve(self, length: int) -> None:
+        """Makes the caches at least `length` long."""
+        if length <= self._length:
+            return
+        self._length = min(_power_of_two(length, SMALLEST_LENGTH), self.config.max_position_embeddings)
+        if self._state is None:
+            self._state = sampling.empty_slots(self.config, self.slots, self._length, self._dtype, self.layout)
+        else:
+            self._state = sampling.grown(self._state, length=self._length)
+
+    def _extend(self, completion: Completion, drawn: sampling.Drawn, slot: int, *, ended: bool) -> None:
+        new = int(drawn.count[slot])
+        completion.tokens += drawn.tokens[slot, :new].tolist()
+        request = completion.request
+        if request.logprobs and drawn.logprobs is not None:
+            completion.logprobs += drawn.logprobs[slot, :new].tolist()
+            for tokens, values in zip(drawn.top_tokens[slot, :new], drawn.top_logprobs[slot, :new], strict=True):  # type: ignore[index]
+                completion.top.append(dict(zip(tokens.tolist(), values.tolist(), strict=True)))
+        text = self.tokenizer.decode_text(completion.tokens)
+        cuts = [at for stop in request.stop if (at := text.find(stop)) >= 0]
+        completion.text = text[: min(cuts)] if cuts else text
+        if cuts:
+            completion.cancel()
+            completion.finish_reason = "stop"
+        elif ended:
+            count = len(completion.tokens)
+            full = count >= request.max_new_tokens
+            full |= len(request.prompt) + count >= self.config.max_position_embeddings
+            completion.finish_reason = "length" if full else "stop"
 
     def generate(
         self,
@@ -85,162 +212,46 @@ class Engine:
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> list[Completion]:
-        """Completes each prompt (token ids); `temperature` 0 is greedy.
+        """Completes each prompt (token ids), each from a random stream of its own (seed and place in the list).
 
-        A sequence ends at eos or <|im_end|>, at a stop string, after `max_new_tokens` or at the end of the context. A
-        prompt that leaves no room in the context comes back empty with reason "length". Raises ValueError for settings
-        out of range.
+        A sequence ends at eos or <|im_end|>, at a stop string, after `max_new_tokens` or at the end of the context.
+        Raises ValueError for settings out of range.
         """
-        if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1:
-            raise ValueError(
-                f"generation needs max_new_tokens ≥ 1, temperature ≥ 0 and 0 < top_p ≤ 1, not {max_new_tokens}, "
-                f"{temperature} and {top_p}"
-            )
-        completions = [Completion([], "", "length")] * len(prompts)
-        fits = [i for i, p in enumerate(prompts) if 0 < len(p) < self.config.max_position_embeddings]
-        fits.sort(key=lambda i: len(prompts[i]))  # neighbours share a bucket
-        progress, started = ProgressLine("generate", len(fits), unit="prompt"), time.monotonic()
-        for at in range(0, len(fits), self.batch_size):
-            indices = fits[at : at + self.batch_size]
-            batch = [prompts[i] for i in indices]
-            options = dict(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-            for index, completion in zip(indices, self._generate_batch(batch, indices, stop, **options), strict=True):
-                completions[index] = completion
-            done = at + len(indices)
-            progress.update(done, (time.monotonic() - started) / done)
+        options: dict[str, Any] = dict(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, stop=stop)
+        streams = [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(len(prompts))]
+        completions = [
+            self.submit(Request(prompt, **options, seed=stream))
+            for prompt, stream in zip(prompts, streams, strict=True)
+        ]
+        progress, started = ProgressLine("generate", len(prompts), unit="prompt"), time.monotonic()
+        while not self.idle:
+            self.step()
+            if done := sum(bool(c.finish_reason) for c in completions):
+                progress.update(done, (time.monotonic() - started) / done)
         return completions
 
-    def _generate_batch(self, prompts, requests, stop, *, max_new_tokens, temperature, top_p, seed) -> list[Completion]:
-        rows = self.batch_size  # short batches are filled with copies, so that one program serves all
-        filled = [*prompts, *[prompts[0]] * (rows - len(prompts))]
-        requests = np.asarray([*requests, *[0] * (rows - len(prompts))], np.int32)
-        lengths = np.asarray([len(p) for p in filled], np.int32)
-        width = _bucket(int(lengths.max()))
-        tokens = np.full((rows, width), self.tokenizer.pad, np.int32)
-        for row, prompt in enumerate(filled):
-            tokens[row, : len(prompt)] = prompt
-        state = _prefill(self.config, self.params, tokens, lengths, new=_bucket(max_new_tokens))
-        state = state._replace(done=jnp.arange(rows) >= len(prompts))
-        limits = {"room": max_new_tokens, "temperature": jnp.float32(temperature), "top_p": jnp.float32(top_p)}
-        key = jax.random.key(seed)
-        while True:
-            state = _sample(self.config, self.tokenizer.ends, self.params, state, key, requests, **limits)
-            texts = [self._text(t[:n]) for t, n in zip(*jax.device_get((state.tokens, state.count)), strict=True)]
-            stopped = np.asarray([any(s in text for s in stop) for text in texts])
-            done = np.asarray(state.done) | stopped
-            if done.all():
-                break
-            state = state._replace(done=jnp.asarray(done))
-        count, sampled = np.asarray(state.count), np.asarray(state.tokens)
-        full = (count >= max_new_tokens) | (lengths + count >= self.config.max_position_embeddings)
-        return [
-            _finish(sampled[r, : count[r]].tolist(), texts[r], stop, full=bool(full[r])) for r in range(len(prompts))
-        ]
-
-    def _text(self, tokens: np.ndarray) -> str:
-        return self.tokenizer.decode_text(tokens.tolist())
-
     def score(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """For each sequence of n ≥ 2 tokens the natural-log probabilities of tokens 1 … n−1, fp32."""
+        """For each sequence of n ≥ 2 tokens the natural-log probabilities of tokens 1 … n − 1, fp32."""
+        return [score.logprobs for score in self.scores(sequences)]
+
+    def scores(self, sequences: Sequence[Sequence[int]]) -> list[Score]:
+        """As `score`, with the best alternatives."""
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-        scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
-        for at in range(0, len(order), self.batch_size):
-            indices = order[at : at + self.batch_size]
-            width = _bucket(max(len(sequences[i]) for i in indices) - 1)
-            tokens = np.full((self.batch_size, width + 1), self.tokenizer.pad, np.int32)
+        results: dict[int, Score] = {}
+        for at in range(0, len(order), self.slots):
+            indices = order[at : at + self.slots]
+            width = _power_of_two(max(len(sequences[i]) for i in indices) - 1, 128)
+            tokens = np.full((self.slots, width + 1), self.tokenizer.pad, np.int32)
             for row, i in enumerate(indices):
                 tokens[row, : len(sequences[i])] = sequences[i]
-            positions = np.broadcast_to(np.arange(width, dtype=np.int32), (self.batch_size, width))
-            out = np.asarray(self._score(self.params, tokens[:, :-1], tokens[:, 1:], positions))
+            found = jax.device_get(sampling.score(self.config, self.weights, tokens[:, :-1], tokens[:, 1:]))
             for row, i in enumerate(indices):
-                scores[i] = out[row, : len(sequences[i]) - 1]
-        return scores
+                results[i] = Score(*(x[row, : len(sequences[i]) - 1] for x in found))
+        return [results[i] for i in range(len(sequences))]
 
 
-def _bucket(n: int) -> int:
-    return SMALLEST_WIDTH * 2 ** max(0, math.ceil(math.log2(n / SMALLEST_WIDTH)))
-
-
-def _finish(tokens: list[int], text: str, stop: Sequence[str], *, full: bool) -> Completion:
-    cuts = [at for s in stop if (at := text.find(s)) >= 0]
-    if cuts:
-        return Completion(tokens, text[: min(cuts)], "stop")
-    return Completion(tokens, text, "length" if full else "stop")
-
-
-@functools.partial(jax.jit, static_argnames=("config", "new"))
-def _prefill(config: ModelConfig, params: Params, tokens, lengths, *, new: int) -> Sampled:
-    """Runs prompts [batch, width], padded on the right, and leaves the logits after each one's last token.
-
-    There is room for `new` more tokens.
-
-    Padding writes keys beyond a prompt's length; they are later than any position that looks at them, and the sampled
-    tokens overwrite them before they come into view.
-    """
-    graphdef, _, _ = model_lib.abstract(config)
-    batch, width = tokens.shape
-    positions = jnp.broadcast_to(jnp.arange(width), (batch, width))
-    cache = model_lib.make_cache(config, batch, width + new, params["lm_head"].dtype)
-    hidden, cache = nnx.merge(graphdef, params)(tokens, positions, cache=cache)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-    logits = jnp.einsum("bld,dv->blv", last, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
-    zeros = jnp.zeros((batch,), jnp.int32)
-    return Sampled(cache, logits, lengths, zeros.astype(bool), jnp.zeros((batch, new), jnp.int32), zeros)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "ends"), donate_argnames="state")
-def _sample(config: ModelConfig, ends, params, state: Sampled, key, requests, *, room, temperature, top_p) -> Sampled:
-    """Samples up to STEPS_PER_CALL tokens for every row that is not done; at most `room` in all."""
-    graphdef, _, _ = model_lib.abstract(config)
-    rows = jnp.arange(state.tokens.shape[0])
-
-    def body(carry):
-        step, state = carry
-        token = _draw(state.logits, state.count, key, requests, temperature, top_p)
-        ended = jnp.isin(token, jnp.asarray(ends)) | (state.position >= config.max_position_embeddings)
-        active = ~state.done & ~ended
-        slot = jnp.where(active, state.count, state.tokens.shape[1])  # a row that is done writes out of bounds: dropped
-        tokens = state.tokens.at[rows, slot].set(token, mode="drop")
-        # A finished row runs along at its last position; nobody reads what it writes.
-        hidden, cache = nnx.merge(graphdef, params)(token[:, None], state.position[:, None], cache=state.cache)
-        logits = jnp.einsum("bld,dv->blv", hidden, params["lm_head"], preferred_element_type=jnp.float32)[:, 0]
-        count = state.count + active
-        done = state.done | ended | (count >= room)
-        return step + 1, Sampled(cache, logits, state.position + active, done, tokens, count)
-
-    def more(carry):
-        return (carry[0] < STEPS_PER_CALL) & ~jnp.all(carry[1].done)
-
-    return jax.lax.while_loop(more, body, (0, state))[1]
-
-
-def _draw(logits: jax.Array, count, key, requests, temperature, top_p) -> jax.Array:
-    """One token per row of `logits`: greedy at temperature 0, else from the fewest tokens that hold `top_p`."""
-
-    def nucleus(scaled):
-        """Hides all but the most probable tokens whose probabilities add up to `top_p`."""
-        probabilities = jax.nn.softmax(scaled)
-
-        def halve(_, bounds):  # the bits of positive floats are ordered as the floats are
-            low, high = bounds
-            middle = (low + high) // 2
-            least = jax.lax.bitcast_convert_type(middle, jnp.float32)[:, None]
-            enough = jnp.sum(jnp.where(probabilities >= least, probabilities, 0.0), axis=-1) >= top_p
-            return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
-
-        # Bisection finds the exact threshold in 31 passes; sorting a vocabulary takes far longer.
-        bounds = jnp.zeros_like(count), jnp.full_like(count, 0x3F800001)
-        least = jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, bounds)[0], jnp.float32)
-        return jnp.where(probabilities >= least[:, None], scaled, -jnp.inf)
-
-    def drawn(logits):
-        scaled = logits / temperature
-        scaled = jax.lax.cond(top_p < 1.0, nucleus, lambda x: x, scaled)
-        streams = jax.vmap(lambda request, n: jax.random.fold_in(jax.random.fold_in(key, request), n))(requests, count)
-        return jax.vmap(jax.random.categorical)(streams, scaled)
-
-    token = jax.lax.cond(temperature > 0, drawn, lambda x: jnp.argmax(x, axis=-1), logits)
-    return token.astype(jnp.int32)
+def _power_of_two(n: int, least: int) -> int:
+    return max(least, 1 << (n - 1).bit_length())
 
 
 def _prompts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -268,7 +279,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     checkpoint = epath.Path(args.checkpoint)
-    engine = Engine.load(checkpoint, epath.Path(args.tokenizer) if args.tokenizer else checkpoint.parent / "tokenizer")
+    tokenizer = epath.Path(args.tokenizer) if args.tokenizer else checkpoint.parent / "tokenizer"
+    engine = Engine.load(checkpoint, tokenizer, slots=min(len(args.prompt), 32))
     prompts = list(_prompts(args, engine.tokenizer))
     options = {k: getattr(args, k) for k in ("max_new_tokens", "temperature", "top_p", "seed")}
     for text, completion in zip(args.prompt, engine.generate(prompts, **options), strict=True):

@@ -1,0 +1,239 @@
+"""The programs of decoding: `admit` reads a prompt into a slot, `sample` draws tokens for all slots, `score` reads.
+
+A slot is a row of the device state that holds one sequence at a time; sequences come and go while their neighbours go
+on. Each has its own settings and its own random stream, and a prompt is read alone, in pieces whose width depends on
+nothing but its length: what a sequence becomes does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from oc_jax import model as model_lib
+from oc_jax.model import Cache, ModelConfig, Params
+from oc_jax.sharding import Layout
+
+STEPS = 16  # tokens drawn on the device between two looks from the host
+TOP = 5  # alternatives reported with each token, where log-probabilities are asked for
+
+Weights = dict[str, Any]  # as `Params`, but "layers" is a list of one tree per layer
+
+
+class Settings(NamedTuple):
+    """How a sequence is sampled: scalars for one, arrays [slots] in the device state."""
+
+    room: Any  # int32: tokens that it may still get
+    temperature: Any  # fp32; 0 is greedy
+    top_p: Any  # fp32
+    seed: Any  # uint32: names its random stream
+
+
+class Slots(NamedTuple):
+    """Device state."""
+
+    caches: list[Cache]  # of each layer, [1, slots, length, kv_heads, head_dim]
+    logits: jax.Array  # [slots, vocab] fp32, of the next token
+    position: jax.Array  # [slots] int32, of the next token
+    count: jax.Array  # [slots] int32, tokens drawn so far
+    active: jax.Array  # [slots] bool
+    settings: Settings
+
+
+class Drawn(NamedTuple):
+    """What `sample` drew; `count[i]` of the STEPS tokens of row i count."""
+
+    tokens: jax.Array  # [slots, STEPS] int32
+    count: jax.Array  # [slots] int32
+    logprobs: jax.Array | None  # [slots, STEPS] fp32: natural log of each token's probability at temperature 1
+    top_tokens: jax.Array | None  # [slots, STEPS, TOP] int32: the most probable ones, and
+    top_logprobs: jax.Array | None  # [slots, STEPS, TOP] fp32: theirs
+
+
+class Scores(NamedTuple):
+    """Of each target: the natural log of its probability and of the largest one, and the token that has it."""
+
+    logprobs: jax.Array  # [batch, length] fp32
+    best_logprobs: jax.Array  # [batch, length] fp32
+    best_tokens: jax.Array  # [batch, length] int32
+
+
+def unstack(config: ModelConfig, params: Params) -> Weights:
+    """`params` with every layer's arrays on their own.
+
+    A step of decoding reads every weight once and does little else; a layer's slice of a stacked array would be copied
+    before it is used, which takes as long as using it.
+    """
+    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.num_hidden_layers)]
+    return {**params, "layers": layers}
+
+
+def empty_slots(config: ModelConfig, slots: int, length: int, dtype: Any, layout: Layout) -> Slots:
+    """Device state for sequences of at most `length` tokens; keys and values are split over heads as in training."""
+    one = ModelConfig(**{**vars(config), "num_hidden_layers": 1})
+    heads = "act_kv_heads" if config.num_key_value_heads % layout.ways("act_kv_heads") == 0 else None
+    sharding, everywhere = layout.sharding(None, None, None, heads, None), layout.sharding()
+    caches = [
+        jax.device_put(model_lib.make_cache(one, slots, length, dtype), sharding)
+        for _ in range(config.num_hidden_layers)
+    ]
+    whole = jnp.zeros((slots,), jnp.int32)
+    fraction = jnp.zeros((slots,), jnp.float32)
+    settings = Settings(whole, fraction, fraction + 1, whole.astype(jnp.uint32))
+    logits = jnp.zeros((slots, config.vocab_size), jnp.float32)
+    rest = (logits, whole, whole, whole.astype(bool), settings)
+    # Copies: each array is donated on its own.
+    return Slots(caches, *jax.tree.map(lambda x: jax.device_put(jnp.copy(x), everywhere), rest))
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def grown(slots: Slots, *, length: int) -> Slots:
+    """The same state with room for sequences of `length` tokens."""
+    more = length - slots.caches[0].k.shape[2]
+    pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, more), (0, 0), (0, 0)))
+    return slots._replace(caches=jax.tree.map(pad, slots.caches))
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
+def admit(config: ModelConfig, weights: Weights, slots: Slots, slot, tokens, start, total, settings: Settings) -> Slots:
+    """Reads tokens [width] of a prompt of `total`, from position `start` on, into row `slot`, and lets it begin.
+
+    The last piece may be padded on the right. What padding writes lies later than any position that looks at it, and
+    sampled tokens overwrite it before it comes into view.
+    """
+    positions = start + jnp.arange(tokens.shape[0])
+    rows = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, slot, 1, axis=1), slots.caches)
+    hidden, rows = _forward(config, weights, tokens[None], positions[None], rows)
+    put = lambda whole, row: jax.lax.dynamic_update_slice_in_dim(whole, row, slot, axis=1)
+    last = jax.lax.dynamic_index_in_dim(hidden[0], jnp.minimum(total - 1 - start, tokens.shape[0] - 1), keepdims=False)
+    return Slots(
+        caches=jax.tree.map(put, slots.caches, rows),
+        logits=slots.logits.at[slot].set(_logits(weights, last)),
+        position=slots.position.at[slot].set(total),
+        count=slots.count.at[slot].set(0),
+        active=slots.active.at[slot].set(True),
+        settings=Settings(*(x.at[slot].set(value) for x, value in zip(slots.settings, settings, strict=True))),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "ends", "logprobs"), donate_argnames="slots")
+def sample(
+    config: ModelConfig, ends: tuple[int, ...], weights: Weights, slots: Slots, active, *, logprobs: bool
+) -> tuple[Slots, Drawn]:
+    """Draws up to STEPS tokens for each row that is `active` [slots]; a row ends at an id of `ends`, which is not kept.
+
+    Rows also end without room and at the end of the context.
+    """
+    rows = jnp.arange(active.shape[0])
+    slots = slots._replace(active=slots.active & active)
+
+    def write(array, step, value, kept):
+        return None if array is None else array.at[jnp.where(kept, rows, len(rows)), step].set(value, mode="drop")
+
+    def body(carry):
+        step, slots, drawn = carry
+        token = draw(slots.logits, slots.count, slots.settings)
+        kept = slots.active & ~jnp.isin(token, jnp.asarray(ends)) & (slots.position < config.max_position_embeddings)
+        drawn = drawn._replace(tokens=write(drawn.tokens, step, token, kept), count=drawn.count + kept)
+        if logprobs:
+            log_probs = jax.nn.log_softmax(slots.logits)
+            own = jnp.take_along_axis(log_probs, token[:, None], axis=1)[:, 0]
+            best, best_tokens = jax.lax.top_k(log_probs, TOP)
+            drawn = drawn._replace(
+                logprobs=write(drawn.logprobs, step, own, kept),
+                top_tokens=write(drawn.top_tokens, step, best_tokens, kept),
+                top_logprobs=write(drawn.top_logprobs, step, best, kept),
+            )
+        # A row that has ended runs along at its last position; nobody reads what it writes.
+        hidden, caches = _forward(config, weights, token[:, None], slots.position[:, None], slots.caches)
+        count = slots.count + kept
+        active = kept & (count < slots.settings.room)
+        slots = Slots(caches, _logits(weights, hidden[:, 0]), slots.position + kept, count, active, slots.settings)
+        return step + 1, slots, drawn
+
+    def more(carry):
+        return (carry[0] < STEPS) & jnp.any(carry[1].active)
+
+    many = (len(rows), STEPS)
+    drawn = Drawn(jnp.zeros(many, jnp.int32), jnp.zeros(len(rows), jnp.int32), None, None, None)
+    if logprobs:
+        drawn = drawn._replace(
+            logprobs=jnp.zeros(many),
+            top_tokens=jnp.zeros((*many, TOP), jnp.int32),
+            top_logprobs=jnp.zeros((*many, TOP)),
+        )
+    _, slots, drawn = jax.lax.while_loop(more, body, (0, slots, drawn))
+    return slots, drawn
+
+
+@functools.partial(jax.jit, static_argnames=("config", "chunk"))
+def score(config: ModelConfig, weights: Weights, tokens, targets, *, chunk: int = 128) -> Scores:
+    """Scores of `targets` [batch, length], each after the `tokens` up to its place; `chunk` bounds the logits."""
+    batch, length = tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+    hidden, _ = _forward(config, weights, tokens, positions, [None] * config.num_hidden_layers)
+
+    def of(xs):
+        hidden, targets = xs
+        log_probs = jax.nn.log_softmax(_logits(weights, hidden))
+        own = jnp.take_along_axis(log_probs, targets[:, None], axis=-1)[:, 0]
+        return Scores(own, jnp.max(log_probs, axis=-1), jnp.argmax(log_probs, axis=-1).astype(jnp.int32))
+
+    pieces = hidden.reshape(-1, min(chunk, length), hidden.shape[-1]), targets.reshape(-1, min(chunk, length))
+    return jax.tree.map(lambda x: x.reshape(batch, length), jax.lax.map(of, pieces))
+
+
+def draw(logits: jax.Array, count: jax.Array, settings: Settings) -> jax.Array:
+    """One token per row of `logits`: the best at temperature 0, else from the fewest tokens that hold `top_p`."""
+    greedy, all_of_them = settings.temperature == 0, settings.top_p >= 1
+
+    def nucleus(scaled):
+        """Hides all but the most probable tokens whose probabilities add up to `top_p`."""
+        probabilities = jax.nn.softmax(scaled)
+
+        def halve(_, bounds):  # the bits of positive floats are ordered as the floats are
+            low, high = bounds
+            middle = (low + high) // 2
+            least = jax.lax.bitcast_convert_type(middle, jnp.float32)[:, None]
+            enough = jnp.sum(jnp.where(probabilities >= least, probabilities, 0.0), axis=-1) >= settings.top_p
+            return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+        # Bisection finds the exact threshold in 31 passes; sorting a vocabulary takes far longer.
+        bounds = jnp.zeros_like(count), jnp.full_like(count, 0x3F800001)
+        least = jax.lax.bitcast_convert_type(jax.lax.fori_loop(0, 31, halve, bounds)[0], jnp.float32)
+        return jnp.where(all_of_them[:, None] | (probabilities >= least[:, None]), scaled, -jnp.inf)
+
+    def drawn(logits):
+        scaled = logits / jnp.where(greedy, 1.0, settings.temperature)[:, None]
+        scaled = jax.lax.cond(jnp.all(all_of_them), lambda x: x, nucleus, scaled)
+        streams = jax.vmap(lambda seed, n: jax.random.fold_in(jax.random.key(seed), n))(settings.seed, count)
+        return jnp.where(greedy, jnp.argmax(logits, axis=-1), jax.vmap(jax.random.categorical)(streams, scaled))
+
+    token = jax.lax.cond(jnp.all(greedy), lambda x: jnp.argmax(x, axis=-1), drawn, logits)
+    return token.astype(jnp.int32)
+
+
+def _logits(weights: Weights, hidden: jax.Array) -> jax.Array:
+    return jnp.einsum("...d,dv->...v", hidden, weights["lm_head"], preferred_element_type=jnp.float32)
+
+
+def _forward(config: ModelConfig, weights: Weights, tokens, positions, caches):
+    """Hidden states [batch, length, hidden_size] and the caches of all layers, which may be None."""
+    block, norm = _graphs(config)
+    x = weights["embedding"][tokens]
+    after = []
+    for layer, cache in zip(weights["layers"], caches, strict=True):
+        x, cache = nnx.merge(block, layer)(x, positions, None, 0, cache, None)
+        after.append(cache)
+    return nnx.merge(norm, weights["norm"])(x), after
+
+
+@functools.lru_cache
+def _graphs(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
+    block = nnx.eval_shape(lambda: model_lib.Block(config, nnx.Rngs(0)))
+    norm = nnx.eval_shape(lambda: model_lib.RMSNorm(config))
+    return nnx.split(block)[0], nnx.split(norm)[0]
