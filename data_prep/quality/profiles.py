@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from data_prep import languages
+from data_prep import languages, natural_language
 from data_prep.quality import (
     code,
     constructs,
     html,
     javascript,
+    jupyter,
     python,
     reference,
     reference_html,
     reference_javascript,
     text,
-    words,
 )
 from data_prep.quality.group import Group
 from data_prep.quality.lexical_split import lexical_split
 from data_prep.quality.pygments_split import pygments_split
 from data_prep.quality.split import Split
 from data_prep.quality.view import View
+from data_prep.sources import notebooks
 from data_prep.sources.reference import decode
 
 
@@ -35,7 +38,7 @@ class Profile:
       signals: signals by family: ``code``, ``text``, ``code/<language>``.
       decode: bytes of a file → its text, or None and the reason why it has none.
       detect: (path, text or None) → language and type of document.
-      natural_language: text → the language it is written in, None where unknown.
+      natural_language: (text, type of document) → the language it is written in, None where unknown or no text.
       splitter: (text, language) → code, comments and literals.
       max_characters: characters a file may have for costly signals, see `View`.
       keep_byte_order_mark: whether a leading U+FEFF is part of the text.
@@ -46,7 +49,7 @@ class Profile:
     signals: Mapping[str, Group]
     decode: Callable[[bytes], tuple[str | None, str | None]]
     detect: Callable[[str, str | None], tuple[str, str]]
-    natural_language: Callable[[str], str | None]
+    natural_language: Callable[[str, str], str | None]
     splitter: Callable[[str, str], Split]
     max_characters: int
     keep_byte_order_mark: bool
@@ -86,9 +89,9 @@ PROFILES = {
         _REFINECODE,
         lambda data: decode(data)[:2],
         languages.detect,
-        words.natural_language,
+        lambda text, doc_type: natural_language.identify(text) if doc_type == "text" else None,
         lexical_split,
-        max_characters=3_000_000,
+        max_characters=8_000_000,
         keep_byte_order_mark=False,
         failure_drops=True,
     ),
@@ -96,7 +99,7 @@ PROFILES = {
         _REFERENCE,
         reference.decode,
         languages.detect_by_name,
-        lambda text: "en",  # the released filter's model is not to be had
+        lambda text, doc_type: "en",  # the released filter's model is not to be had
         pygments_split,
         max_characters=8_000_000,
         keep_byte_order_mark=True,
@@ -130,28 +133,44 @@ def measure(
     size: int | None,
     profile: Profile,
     path: str = "",
-    natural_language: str | None = None,
+    spoken: str | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """All signals of one file, and the cause for each one that could not be computed; both by name.
 
     A signal is None where its definition gives no value, such as a share of the comments of a file without lines.
     """
+    splitter = profile.splitter
+    if language == notebooks.LANGUAGE:
+        text, splitter = jupyter.without_markers(text)
     view = View(
         text,
         language,
         size,
-        profile.splitter,
+        splitter,
         profile.max_characters,
         path,
-        natural_language,
+        spoken,
         profile.keep_byte_order_mark,
     )
     values: dict[str, float | None] = {}
     failures: dict[str, str] = {}
-    for family in profile.families(doc_type, language):
-        for name, signal in profile.signals[family].items():
-            try:
-                values[name] = signal(view)
-            except Exception as error:  # one signal must neither end the run nor hide the others
-                failures[name] = f"{type(error).__name__}: {error}"
+    with _uncollected():
+        for family in profile.families(doc_type, language):
+            for name, signal in profile.signals[family].items():
+                try:
+                    values[name] = signal(view)
+                except Exception as error:  # one signal must neither end the run nor hide the others
+                    failures[name] = f"{type(error).__name__}: {error}"
     return values, failures
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage inside: the nodes of a syntax tree set it off again and again, and it doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
@@ -48,7 +47,7 @@ def record(path: str, data: bytes, profile: Profile, groups: Mapping[str, rules.
         "filename": name,
         "program_lang": language,
         "doc_type": doc_type,
-        "lang": None if text is None else profile.natural_language(text),
+        "lang": None if text is None else profile.natural_language(text, doc_type),
         "signals": {},
         "keep": None,
         "drop_reasons": [],
@@ -91,7 +90,7 @@ def decide(
     dropping, drawn = [], []
     for signal, comparisons in group.items():
         value = values.get(signal)
-        holding = [c for c in comparisons if value is not None and c.fires(np.asarray(value))]
+        holding = [c for c in comparisons if value is not None and c.fires(value)]
         if any(c.probability == 1 or rules.draw(key, signal) < c.probability for c in holding):
             dropping.append(signal)
         elif failure_drops and signal in failures:

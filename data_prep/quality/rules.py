@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ class Comparison:
     threshold: float
     probability: float = 1.0
 
-    def fires(self, values: np.ndarray) -> np.ndarray:
-        """Where the comparison holds: bool [files]. A missing value (NaN) never fires."""
+    def fires(self, values: Any) -> Any:
+        """Where the comparison holds: bool [files], or a bool for a number. A missing value (NaN) never fires."""
         return _OPERATORS[self.operator](values, self.threshold)
 
     def drops(self, values: np.ndarray, signal: str, keys: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -131,10 +132,11 @@ def group_of(
 ) -> str | None:
     """The one group whose rules judge a file; None for types that have no rules.
 
-    `natural_language` is the code of the language that a text is written in: zh has rules of its own.
+    `natural_language` is the code of the language that a text is written in; where it is not known, for instance of a
+    list of names, the rules for English hold.
     """
     if doc_type == "text":
-        return "text/zh" if natural_language == "zh" else "text/en"
+        return next(g for g in (f"text/{natural_language or 'en'}", "text/other", "text/en") if g in groups)
     if doc_type not in ("code", "data"):
         return None
     own = f"code/{language}"

@@ -31,7 +31,7 @@ def score(
     profile: str = "refinecode",
     engine: Engine = LocalEngine(),
 ) -> dict[str, Any]:
-    """Computes the signals of every document; drops none. Texts in Chinese get `natural_language` zh.
+    """Computes the signals of every document; drops none. Texts get their `natural_language`.
 
     Adds two columns: `signals`, a struct with one float64 field per signal, null where a file has no such value, and
     `signal_errors`, a list of ``name: cause`` for signals that could not be computed.
@@ -56,7 +56,7 @@ def score_table(table: pa.Table, profile: str) -> pa.Table:
     spoken: list[str | None] = []
     for row in table.select(["text", "language", "doc_type", "size", "path", "natural_language"]).to_pylist():
         text, doc_type = row["text"], row["doc_type"]
-        spoken.append(row["natural_language"] or (how.natural_language(text) if doc_type == "text" else None))
+        spoken.append(row["natural_language"] or how.natural_language(text, doc_type))
         values, failures = measure(text, row["language"], doc_type, row["size"], how, row["path"], spoken[-1])
         for name in names:
             columns[name].append(values.get(name))

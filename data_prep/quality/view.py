@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.quality.ngrams import NgramStatistics, ngram_statistics
 from data_prep.quality.split import Split
-from data_prep.quality.words import normalised_words, tokenise
+from data_prep.quality.words import normalised_words, spaced, tokenise
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -115,7 +115,8 @@ class View:
     @cached_property
     def raw_words(self) -> list[str]:
         """Words and runs of punctuation as they stand, case kept."""
-        return tokenise(self.within_budget("words"))
+        text = self.within_budget("words")
+        return tokenise(spaced(text) if self.natural_language == "zh" else text)
 
     @cached_property
     def split(self) -> Split:

@@ -8,10 +8,7 @@ import unicodedata
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
-_IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_KANA = re.compile("[\u3040-\u30ff]")
-_LETTER = re.compile("[A-Za-z]")
-_LETTERS_PER_IDEOGRAPH = 3  # which say about as much
+_IDEOGRAPHS = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]{1,2}")
 
 _DELETED = [*range(0x00, 0x08), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x202C]
 _ALIASES = {
@@ -57,20 +54,16 @@ def tokenise(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def natural_language(text: str) -> str | None:
-    """``zh`` for a text in Chinese, judged by its script, even among as much code; None for others."""
-    if text.isascii():
-        return None
-    ideographs = len(_IDEOGRAPH.findall(text))
-    japanese = len(_KANA.findall(text)) > 0.1 * ideographs
-    return "zh" if not japanese and ideographs * _LETTERS_PER_IDEOGRAPH > len(_LETTER.findall(text)) else None
+def spaced(text: str) -> str:
+    """Chinese with spaces between words: pairs of ideographs stand for words, which have 1.6 of them on average."""
+    return _IDEOGRAPHS.sub(r" \g<0> ", text)
 
 
 def normalised_words(text: str, language: str | None = None) -> list[str]:
     """Lower-case words without punctuation: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
 
     NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own. Chinese
-    (`language` zh) has no spaces between words: each ideograph is one.
+    (`language` zh) has no spaces between words: see `spaced`.
     """
     if text.isascii():
         plain = text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
@@ -78,4 +71,4 @@ def normalised_words(text: str, language: str | None = None) -> list[str]:
     plain = text.encode("utf-8", "surrogatepass").translate(_UTF8, _ASCII_DELETED).decode("utf-8", "surrogatepass")
     plain = _OTHER.sub(lambda match: _OTHERS[match[0]], plain)
     plain = unicodedata.normalize("NFKC", plain.lower())
-    return tokenise(_IDEOGRAPH.sub(r" \g<0> ", plain) if language == "zh" else plain)
+    return tokenise(spaced(plain) if language == "zh" else plain)

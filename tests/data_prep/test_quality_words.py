@@ -15,7 +15,7 @@ from data_prep.quality.code import adds_literals
 from data_prep.quality.encoded import encoded_data
 from data_prep.quality.ngrams import DUPLICATE_SIZES, TOP_SIZES, ngram_statistics
 from data_prep.quality.text import link_length, tags_length
-from data_prep.quality.words import natural_language, normalised_words
+from data_prep.quality.words import normalised_words
 
 FEW_WORDS = st.lists(st.sampled_from(["a", "bb", "ccc", "b", "a1"]), max_size=60)
 
@@ -107,18 +107,6 @@ def test_encoded_data(text: str, expected: bool):
     assert encoded_data(text) == expected
 
 
-CHINESE = "本项目提供一个简单的 API 接口，用于读取和写入 JSON 文件。\n"
-JAPANESE = "このプロジェクトは簡単なインターフェースを提供します。\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [(CHINESE, "zh"), (JAPANESE, None), ("plain English\n", None), ("naïve café – 中\n", None), ("", None)],
-)
-def test_natural_language(text: str, expected: str | None):
-    assert natural_language(text) == expected
-
-
-def test_an_ideograph_is_a_word_in_chinese_texts_only():
-    assert normalised_words("读取 JSON文件。", "zh") == ["读", "取", "json", "文", "件"]
+def test_pairs_of_ideographs_are_words_in_chinese_texts_only():
+    assert normalised_words("读取配置表 JSON文件。", "zh") == ["读取", "配置", "表", "json", "文件"]
     assert normalised_words("读取 JSON文件。") == ["读取", "json文件"]
