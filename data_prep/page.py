@@ -245,6 +245,7 @@ def histogram(
     lines: Sequence[float] = (),
     limits: tuple[float, float] | None = None,
     log: bool = False,
+    unit: str = "files",
 ) -> Html:
     """Histograms below one another on a common axis.
 
@@ -253,6 +254,7 @@ def histogram(
       lines: places to draw a vertical line at.
       limits: of the axis; values beyond them are counted at its ends. By default those of all values.
       log: a logarithmic axis, for values from 0 on; 0 stands at its left end.
+      unit: what is counted.
     """
     every = np.concatenate([values[np.isfinite(values)] for values, _ in rows.values()] or [np.zeros(0)])
     if not len(every):
@@ -273,7 +275,7 @@ def histogram(
         bars = _bars(place(values[known]), chosen[known])
         named = f'role="img" aria-label="{esc(label)}"'
         svg = f'<svg viewBox="0 0 100 30" preserveAspectRatio="none" {named}>{bars}{drawn}</svg>'
-        note = f"{known.sum():,} files" + (f" · {percent(chosen.sum(), known.sum())}" if chosen.any() else "")
+        note = f"{known.sum():,} {unit}" + (f" · {percent(chosen.sum(), known.sum())}" if chosen.any() else "")
         out += [tag("span", label), Html(svg), tag("span", note, class_="note")]
     ticks = _ticks(low, high, log)
     axis = (tag("span", number(t), style=f"left:{100 * float(place(t)):.2f}%") for t in ticks)

@@ -1,11 +1,13 @@
 """What each rule dropped, and what changes between two profiles or sets of thresholds.
 
-Takes files that `python -m data_prep.quality` wrote, or directories of the stage quality_filter.
+Takes files that `python -m data_prep.quality` wrote, or directories of the stages score (judged by the rules as they
+are) and quality_filter (as it judged).
 
 Examples:
   python -m data_prep.quality.funnel records.jsonl                        hits of each rule, with and without others
   python -m data_prep.quality.funnel work/quality_filter --languages      the same, by language
   python -m data_prep.quality.funnel reference.jsonl refinecode.jsonl     which files changed sides, and why
+  python -m data_prep.quality.funnel work/score --threshold 'code/general.num_lines=< 5' --page changes.html
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ import dataclasses
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 from etils import epath
 
 from data_prep import documents as docs
+from data_prep import page
 from data_prep.funnel import reason_key
+from data_prep.quality.profiles import profile_named
+from data_prep.quality.rules import load, parse_overrides
+from data_prep.quality.stages import judge_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,39 +39,64 @@ class Judged:
     language: str
     size: int  # bytes
     rules: tuple[str, ...]
+    why: tuple[str, ...]  # the rules with the values that they judge
 
 
-def read(source: epath.Path) -> dict[str, Judged]:
+def read(
+    source: epath.Path, profile: str = "refinecode", thresholds: Mapping[str, Sequence[str]] | None = None
+) -> Files:
     """The judged files of a JSON-lines file or a documents directory, by path or id. Unreadable files are left out.
+
+    Args:
+        profile: whose rules judge a directory of the stage score.
+        thresholds: rules that replace those of the profile, see `rules.load`; they judge a directory anew.
 
     Raises:
         FileNotFoundError: `source` is neither.
+        ValueError: a JSON-lines file cannot be judged anew, or `thresholds` are wrong.
     """
     if source.is_dir():
-        return _read_documents(source)
+        return _read_documents(source, profile, thresholds)
+    if thresholds:
+        raise ValueError(f"{source}: only a directory of the stage score can be judged by other thresholds")
     found = {}
     with source.open() as file:
         for row in map(json.loads, file):
             if row["keep"] is not None:
                 rules = tuple(row["drop_reasons"])
-                found[row["path"]] = Judged(row["path"], row["program_lang"], row["bytes"], rules)
+                why = tuple(f"{rule} ({row['signals'].get(rule, '–')})" for rule in rules)
+                found[row["path"]] = Judged(row["path"], row["program_lang"], row["bytes"], rules, why)
     return found
 
 
-def _read_documents(directory: epath.Path) -> dict[str, Judged]:
+def _read_documents(directory: epath.Path, profile: str, thresholds: Mapping[str, Sequence[str]] | None) -> Files:
     found = {}
+    groups, failure_drops = load(thresholds, profile), profile_named(profile).failure_drops
+    anew = thresholds is not None or not _is_judged(directory)
+    columns = ["id", "repo", "path", "language", "size", "reasons"]
+    judged_by = ["doc_type", "natural_language", "content_sha256", "signals", "signal_errors"] if anew else []
     for part in docs.parts(directory):
         with part.open("rb") as file:
-            rows = pq.read_table(file, columns=["id", "repo", "path", "language", "size", "reasons"]).to_pylist()
-        for row in rows:
+            table = pq.read_table(file, columns=columns + judged_by)
+        table = judge_table(table, groups, failure_drops) if anew else table
+        for row in table.select(columns).to_pylist():
             rules = tuple(dict.fromkeys(map(_rule, row["reasons"])))
-            found[row["id"]] = Judged(f"{row['repo']}/{row['path']}", row["language"], row["size"], rules)
+            name = f"{row['repo']}/{row['path']}"
+            found[row["id"]] = Judged(name, row["language"], row["size"], rules, tuple(row["reasons"]))
     return found
+
+
+def _is_judged(directory: epath.Path) -> bool:
+    funnel = directory / "funnel.json"
+    return not funnel.exists() or bool(json.loads(funnel.read_text())["reasons"])
 
 
 def _rule(reason: str) -> str:
     """``frac_chars_comments > 0.8 (0.93)`` → ``frac_chars_comments``, whatever the threshold."""
     return reason_key(reason).split(" ", 1)[0]
+
+
+Files = dict[str, Judged]
 
 
 @dataclasses.dataclass
@@ -159,6 +190,48 @@ def comparison_text(names: tuple[str, str], one: Mapping[str, Judged], other: Ma
     return "\n".join([*lines, f"{missing:,} files are in one of them only"] if missing else lines[:-1])
 
 
+def write_page(out: epath.Path, names: tuple[str, str], one: Files, other: Files) -> None:
+    """Writes a page of what changes from `one` to `other`: shares kept by language, rules, files that changed sides."""
+    both = [one[key] for key in one if key in other], [other[key] for key in one if key in other]
+    before, after = shares(both[0]), shares(both[1])
+    kept = [
+        (name, row["files"], *(_share(side[name], unit) for unit in ("files", "bytes") for side in (before, after)))
+        for name, row in before.items()
+    ]
+    hits = count(both[0]), count(both[1])
+    rules = [
+        (rule, *(value for side in hits for value in (side.get(rule, Hits()).files, side.get(rule, Hits()).sole)))
+        for rule in {**hits[0], **hits[1]}
+    ]
+    rules.sort(key=lambda row: (-abs(row[3] - row[1]), row[0]))
+    sections: dict[str, Any] = {
+        "Kept": page.table(["language", "files", "files kept", "then", "bytes kept", "then"], kept, strong=0),
+        "Rules": page.table(["rule", "dropped", "alone", "then dropped", "then alone"], rules),
+    }
+    for title, changed, why in zip(
+        ("Dropped only before", "Dropped only then"), changes(one, other), (names[0], names[1]), strict=True
+    ):
+        files = sorted(changed.values(), key=lambda file: (file.rules, file.path))
+        head = page.tag("p", f"{len(files):,} files, {page.size(sum(file.size for file in files))}, dropped by {why}.")
+        by_rule = page.table(["rule", "files", "alone"], [(n, h.files, h.sole) for n, h in count(files).items()])
+        items = (
+            page.fold(page.join(file.path, page.tag("span", " ", ", ".join(file.rules), class_="soft")),
+                      page.tag("p", ", ".join(file.why)), aside=f"{file.language} · {page.size(file.size)}")
+            for file in files
+        )  # fmt: skip
+        sections[title] = page.join(head, by_rule, page.listing(items))
+    missing = len(one.keys() ^ other.keys())
+    lead = f"Before: {names[0]}. Then: {names[1]}. " + (
+        f"{missing:,} files are in one of them only." if missing else ""
+    )
+    page.write(out, "What changes sides", lead, sections)
+
+
+def _share(row: Mapping[str, int], unit: str) -> tuple[float, str]:
+    kept, every = row[f"kept_{unit}"], row[unit]
+    return kept / (every or 1), page.percent(kept, every)
+
+
 def to_json(files: Mapping[str, Judged]) -> dict[str, Any]:
     """The funnel as {"languages": shares, "rules": {name: fields of Hits}}."""
     rules = {name: vars(hit) for name, hit in count(files.values()).items()}
@@ -173,22 +246,38 @@ def main(argv: list[str] | None = None) -> int:
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=epath.Path, help="JSON-lines file, or directory of quality_filter")
+    parser.add_argument("source", type=epath.Path, help="JSON-lines file, or directory of score or quality_filter")
     parser.add_argument("other", type=epath.Path, nargs="?", help="compare with this one")
+    parser.add_argument(
+        "--threshold", action="append", metavar="GROUP.SIGNAL=RULE,…", help="compare with the source under these rules"
+    )
+    parser.add_argument("--profile", default="refinecode", help="whose rules judge directories (default refinecode)")
     parser.add_argument("--languages", action="store_true", help="show the hits of each rule by language")
     parser.add_argument("--show", type=int, default=10, help="examples of files that changed sides (default 10)")
     parser.add_argument("--json", action="store_true", help="print the funnel of the first source as JSON")
+    parser.add_argument("--page", type=epath.Path, help="write the comparison to this HTML page")
     flags = parser.parse_args(argv)
     try:
-        files = read(flags.source)
-        if flags.other:
-            names = (str(flags.source), str(flags.other))
-            print(comparison_text(names, files, read(flags.other), flags.show))
+        files = read(flags.source, flags.profile)
+        if flags.other or flags.threshold:
+            other = flags.other or flags.source
+            thresholds = parse_overrides(flags.threshold) if flags.threshold else None
+            names = (
+                str(flags.source),
+                ", ".join([*([str(flags.other)] if flags.other else []), *(flags.threshold or [])]),
+            )
+            others = read(other, flags.profile, thresholds)
+            if flags.page:
+                write_page(flags.page, names, files, others)
+            else:
+                print(comparison_text(names, files, others, flags.show))
+        elif flags.page:
+            raise ValueError("--page shows a comparison: give a second source or a --threshold")
         elif flags.json:
             print(json.dumps(to_json(files), indent=1, ensure_ascii=False))
         else:
             print(funnel_text(files, flags.languages))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

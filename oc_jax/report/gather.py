@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
@@ -135,15 +134,16 @@ def curves(found: list[Stage]) -> list[Curve]:
 def dropped(directory: epath.Path, funnel: dict[str, Any]) -> dict[str, list[Dropped]]:
     """By reason the documents that the stage's funnel names as examples, as far as they are still there."""
     named = {key: reason.get("examples", []) for key, reason in funnel["reasons"].items()}
-    ids = pa.array(sorted({identifier for examples in named.values() for identifier in examples}), pa.string())
+    wanted = {identifier for examples in named.values() for identifier in examples}
     found: dict[str, Dropped] = {}
     for part in sorted(directory.glob("part-*.parquet")):
         with part.open("rb") as file:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
-                rows = pc.is_in(parquet.read_row_group(group, columns=["id"])["id"], ids)
-                if pc.any(rows).as_py():
-                    found |= {d.id: d for d in _read_rows(parquet.read_row_group(group, columns=_SHOWN).filter(rows))}
+                ids = parquet.read_row_group(group, columns=["id"])["id"].to_pylist()
+                if rows := [row for row, identifier in enumerate(ids) if identifier in wanted]:
+                    table = parquet.read_row_group(group, columns=_SHOWN).take(pa.array(rows))
+                    found |= {document.id: document for document in _read_rows(table)}
     return {key: [found[i] for i in examples if i in found] for key, examples in named.items()}
 
 
