@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 JOBS = {
     "export": ("write a checkpoint in Hugging Face's format", "oc_jax.hf:export_main"),
     "generate": ("sample completions from a checkpoint, of prompts or a benchmark", "oc_jax.evals.score:generate"),
+    "serve": ("serve a checkpoint over HTTP as OpenAI's clients expect", "oc_jax.serve:main"),
     "score": ("judge samples of a benchmark, whoever wrote them", "oc_jax.evals.score:main"),
     "import": ("make a Hugging Face model a stage to start from", "oc_jax.hf:import_main"),
 }
@@ -36,6 +37,7 @@ RECIPE_MODES = {
 # Importing these registers what gin files can bind.
 CONFIGURABLES = (
     "data_prep.annealing",
+    "data_prep.chunks",
     "data_prep.conversations",
     "data_prep.decontaminate",
     "data_prep.dedup",
