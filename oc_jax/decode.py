@@ -129,15 +129,22 @@ class Engine:
         active[[slot for slot, _ in running]] = True
         logprobs = any(c.request.logprobs for _, c in running)
         assert self._state is not None
-        self._state, drawn = sampling.sample(
+        state, drawn = sampling.sample(
             self.config, self.tokenizer.ends, self.weights, self._state, active, logprobs=logprobs
         )
-        drawn, going_on = jax.device_get((drawn, self._state.active))
+        self._state = state
+        drawn, going_on = jax.device_get((drawn, state.active))
         for slot, completion in running:
             self._extend(completion, drawn, slot, ended=not going_on[slot])
             if completion.finish_reason:
                 self._running[slot] = None
         return [c for _, c in running]
+
+    def reset(self) -> None:
+        """Forgets all sequences, and the device state, which a step that failed half-way has consumed."""
+        self._state, self._length = None, 0
+        self._waiting.clear()
+        self._running = [None] * self.slots
 
     @property
     def idle(self) -> bool:
@@ -194,7 +201,6 @@ class Engine:
         cuts = [at for stop in request.stop if (at := text.find(stop)) >= 0]
         completion.text = text[: min(cuts)] if cuts else text
         if cuts:
-            completion.cancel()
             completion.finish_reason = "stop"
         elif ended:
             count = len(completion.tokens)
