@@ -24,7 +24,8 @@ from data_prep import documents as docs
 from data_prep import funnel, lsh, minhash
 from data_prep.clusters import survivors
 from data_prep.components import components
-from data_prep.engine import Engine, LocalEngine, TableFn, atomic, write_parquet
+from data_prep.engine import Engine, LocalEngine, TableFn, write_parquet
+from data_prep.files import write_json
 
 LOGGER = logging.getLogger("data_prep")
 NO_CORPORA: list[epath.Path] = []
@@ -122,8 +123,7 @@ def fuzzy_dedup(
         over_units(
             functools.partial(lsh.sign, unit=unit, scheme=scheme, bands=bands), signatures, label="minhash signatures"
         )
-        with atomic(signatures / "settings.json") as file:
-            file.write(json.dumps(settings, indent=1).encode())
+        write_json(signatures / "settings.json", settings)
         corpora[0] = docs.parts(signatures)
         nodes, roots = _components(corpora, scratch, engine, buckets, max_edges)
         found = {"nodes": nodes, "roots": roots}

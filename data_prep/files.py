@@ -41,6 +41,12 @@ def atomic(target: epath.Path) -> Iterator[Any]:
         raise OSError(error.errno, f"cannot write it ({os.strerror(error.errno)})", os.fspath(target)) from error
 
 
+def write_json(target: epath.Path, value: Any) -> None:
+    """Writes `value` complete or not at all, its keys in order, so that equal values are equal bytes."""
+    with atomic(target) as file:
+        file.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
     """What `write_parquet` has written."""
@@ -143,8 +149,7 @@ class Manifest:
     def write(self, target: epath.Path) -> None:
         path = manifest_path(target)
         path.parent.mkdir(exist_ok=True)
-        with atomic(path) as file:
-            file.write((json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
+        write_json(path, dataclasses.asdict(self))
 
 
 def manifest_path(target: epath.Path) -> epath.Path:

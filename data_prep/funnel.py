@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from data_prep import documents as docs
-from data_prep.engine import Engine, atomic
+from data_prep.engine import Engine
+from data_prep.files import write_json
 
 NAMES = (
     "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample star_filter decontaminate split".split()
@@ -157,12 +158,6 @@ def table_text(stages: list[dict[str, Any]]) -> str:
             + ", ".join(f"{key} {reason['files']:,}" for key, reason in main)
         )
     return "\n".join(lines)
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes `value` atomically, its keys in order, so that equal values are equal bytes."""
-    with atomic(path) as file:
-        file.write((json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ for (const button of document.querySelectorAll("th button")) {
 // Lists: a filter over the summaries, and pages.
 for (const list of document.querySelectorAll(".list")) {
   const items = [...list.children], size = Number(list.dataset.page);
-  if (items.length <= size && items.length < 8) continue;
+  if (items.length <= Math.min(size, 12)) continue;
   const tools = document.createElement("div");
   tools.className = "tools";
   tools.innerHTML = '<input type="search" placeholder="filter, for instance by path" aria-label="filter this list">' +

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from data_prep.engine import atomic
+from data_prep.files import atomic
 
 _HERE = Path(__file__).parent
 # Control characters are errors in HTML, and those that turn the direction of text can make code look like other code.
@@ -275,7 +275,8 @@ def histogram(
         bars = _bars(place(values[known]), chosen[known])
         named = f'role="img" aria-label="{esc(label)}"'
         svg = f'<svg viewBox="0 0 100 30" preserveAspectRatio="none" {named}>{bars}{drawn}</svg>'
-        note = f"{known.sum():,} {unit}" + (f" · {percent(chosen.sum(), known.sum())}" if chosen.any() else "")
+        part, whole = int(chosen[known].sum()), int(known.sum())
+        note = f"{whole:,} {unit}" + (f" · {percent(part, whole)}" if 0 < part < whole else "")
         out += [tag("span", label), Html(svg), tag("span", note, class_="note")]
     ticks = _ticks(low, high, log)
     axis = (tag("span", number(t), style=f"left:{100 * float(place(t)):.2f}%") for t in ticks)

@@ -31,7 +31,8 @@ from tensorflow_datasets.core.features import FeatureConnector, FeaturesDict
 
 from data_prep import corpus_index
 from data_prep import documents as docs
-from data_prep.engine import Engine, LocalEngine, atomic, bucket_of
+from data_prep.engine import Engine, LocalEngine, bucket_of
+from data_prep.files import atomic, write_json
 from data_prep.tokenizer import EOS, Encoder
 
 LOGGER = logging.getLogger("data_prep")
@@ -285,9 +286,9 @@ def _write_manifest(target: _Target, kind: str, tokenizer: epath.Path, table: pa
         "lengths_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "digest": hashlib.sha256("".join(file["sha256"] for file in files).encode()).hexdigest(),
     }
-    for name, data in (("lengths.npy", buffer.getvalue()), ("manifest.json", json.dumps(manifest, indent=2).encode())):
-        with atomic(out / name) as file:
-            file.write(data)
+    with atomic(out / "lengths.npy") as file:
+        file.write(buffer.getvalue())
+    write_json(out / "manifest.json", manifest)
     return manifest
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import re
 from collections import Counter
@@ -24,7 +23,7 @@ from etils import epath
 from sentencepiece import sentencepiece_model_pb2
 
 from data_prep import documents as docs
-from data_prep.engine import atomic
+from data_prep.files import atomic, write_json
 from data_prep.progress import Progress
 from data_prep.sampling import draw
 
@@ -81,8 +80,7 @@ def tokenizer(
         },
         "bytes_per_token": bytes_per_token,
     }
-    with atomic(out / "tokenizer.json") as file:
-        file.write(json.dumps(description, indent=2).encode())
+    write_json(out / "tokenizer.json", description)
     return {
         "vocab_size": vocab_size,
         "pieces": pieces,

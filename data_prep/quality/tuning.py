@@ -79,7 +79,9 @@ class _Page:
         if signal:
             notes.append(tag("b", page.number(float(self.scored.values[signal][row]))))
         spans = marks(view, signal) if signal else []
-        return page.fold(f"{known['repo']}/{known['path']}", page.source(view.text, spans), aside=_dots(notes))
+        dropped = ", ".join(f"{r.signal} {r.comparison}" for r, hit in self.scored.hits.items() if hit[row])
+        by = tag("p", "Dropped by ", dropped, ".", class_="meta") if dropped and not signal else ""
+        return page.fold(f"{known['repo']}/{known['path']}", by, page.source(view.text, spans), aside=_dots(notes))
 
 
 def _dots(notes: Sequence[object]) -> Html:

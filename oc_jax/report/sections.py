@@ -139,10 +139,11 @@ def dedup(stages: list[gather.Stage]) -> str:
             continue
         bars = [svg.Bar(f"J = {j}", [(p, "data")], percent(p, 1)) for j, p in curve.items()]
         setting = " × ".join(str(_parameter(stage, name)) for name in ("bands", "rows"))
+        half = f", one half of them at J = {result['threshold']:.3f}" if "threshold" in result else ""
         parts.append(
             f"<h3>{esc(stage.name)}</h3><p>{count(result.get('clusters', 0))} clusters of near-duplicates. With "
-            f"{esc(setting)} bands × rows, two files of Jaccard similarity J are met with this probability:</p>"
-            + svg.bars(bars, full=1)
+            f"{esc(setting)} bands × rows, pairs of files of Jaccard similarity J are met with this probability{half}:"
+            "</p>" + svg.bars(bars, full=1)
         )
     return "".join(parts) or missing("No stage has looked for near-duplicates yet.")
 

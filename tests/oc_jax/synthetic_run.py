@@ -47,7 +47,7 @@ REASONS = {
 
 
 RESULTS = {
-    "fuzzy_dedup": {"clusters": 17, "s_curve": {"0.70": 0.0, "0.98": 0.711}},
+    "fuzzy_dedup": {"clusters": 17, "threshold": 0.9756, "s_curve": {"0.70": 0.0, "0.98": 0.711}},
     "quality_filter": {"rules": {reason: {"files": 1, "sole": 1} for reason in REASONS["quality_filter"]}},
 }
 

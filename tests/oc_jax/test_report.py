@@ -167,7 +167,7 @@ def test_rules_and_the_curve_of_the_banding_are_shown(page):
     shown = Page(page)
     assert "num_lines < 2" in shown.text and "60 alone" in shown.text
     assert "quality_filter-num_lines-2" in shown.ids and "#quality_filter-num_lines-2" in shown.references
-    assert "16 × 128 bands × rows" in shown.text and "71.1 %" in shown.text
+    assert "16 × 128 bands × rows" in shown.text and "71.1 %" in shown.text and "at J = 0.976" in shown.text
 
 
 def test_tokens_on_the_axis_count_the_steps_between_rows(workdir):
