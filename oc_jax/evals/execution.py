@@ -124,9 +124,11 @@ def _run_source(program: Source, limits: Limits) -> sandbox.Outcome:
         steps = [sandbox.Step(("python", "-B", "-s", "-S", "-X", "utf8", *path), limits.cpu_seconds)]
         files["main.py"] = program.solution.encode()
     else:
-        language = LANGUAGES[program.language]
         try:
+            language = LANGUAGES[program.language]
             steps, folders = language.steps(program.solution, limits.cpu_seconds, limits.compile_cpu_seconds)
+        except KeyError:
+            return sandbox.Outcome("refused", detail=f"not run: there is no way to run {program.language} here")
         except FileNotFoundError as error:
             return sandbox.Outcome("refused", detail=f"not run: {error}")
         files[language.source] = program.solution.encode()

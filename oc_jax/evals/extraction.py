@@ -18,6 +18,11 @@ def truncate(text: str, stops: Iterable[str]) -> str:
     return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]
 
 
+def fenced(text: str) -> list[str]:
+    """The contents of Markdown's code blocks; the last one may lack its end."""
+    return _FENCED.findall(text)
+
+
 def solution(prompt: str, completion: str, entry_point: str) -> str:
     """The module that defines `entry_point`: a rewrite of the whole function in `completion`, else prompt + completion.
 
@@ -25,7 +30,7 @@ def solution(prompt: str, completion: str, entry_point: str) -> str:
     as it is, so that the failure shows up in running it.
     """
     completion = completion.replace("\r\n", "\n").replace("\r", "\n")  # line numbers count them the same
-    blocks = [*_FENCED.findall(completion), completion.partition("\n```")[0]]
+    blocks = [*fenced(completion), completion.partition("\n```")[0]]
     for block in blocks:
         code = longest_valid(block)
         if not code and (start := _CODE_LINE.search(block)) and not block[:1].isspace():  # prose in front

@@ -119,6 +119,12 @@ puts "{}"
 """
 
 LANGUAGES: dict[str, Language] = {
+    "c": Language(
+        "main.c",
+        (("gcc", "-std=gnu11", "main.c", "-o", "main", "-lm"), ("./main",)),
+        f'puts("{SENTINEL}");',
+        IN_LAST_BLOCK,
+    ),
     "cpp": Language(
         "main.cpp",
         (("g++", "-std=c++17", "main.cpp", "-o", "main"), ("./main",)),
@@ -180,5 +186,31 @@ LANGUAGES: dict[str, Language] = {
         (_TSC, ("node", "main.js")),
         f'console.log("{SENTINEL}");',
         folders=lambda: {"typescript": _typescript()},
+    ),
+    "tcl": Language("main.tcl", (("tclsh", "main.tcl"),), f"puts {SENTINEL}", version=("/dev/null",)),
+    # The same languages where tests take other forms:
+    "java_file": Language(  # a main() in any class
+        "Main.java", ((*_JAVA, "Main.java"),), f'System.out.println("{SENTINEL}");', IN_LAST_METHOD, folders=_tuples
+    ),
+    "lua_assert": Language("main.lua", (("lua5.4", "main.lua"),), f'print("{SENTINEL}")', version=("-v",)),
+    "php_assert": Language(
+        "main.php",
+        (("php", "-d", "zend.assertions=1", "-d", "assert.exception=1", "main.php"),),
+        f'echo "{SENTINEL}";',
+        r"(?:\?>\s*)?\Z",
+    ),
+    "rb_raise": Language("main.rb", (("ruby", "main.rb"),), f'puts "{SENTINEL}"'),
+    "rs_test": Language(  # #[test] in a module
+        "main.rs",
+        (("rustc", "--test", "main.rs"), ("./main", "--nocapture", "--test-threads=1")),
+        f'println!("{SENTINEL}");',
+        IN_LAST_METHOD,
+    ),
+    "scala_solution": Language(
+        "main.scala",
+        (("scalac", "main.scala"), ("scala", "Solution")),
+        f'println("{SENTINEL}")',
+        IN_LAST_METHOD,
+        version=("-version",),
     ),
 }

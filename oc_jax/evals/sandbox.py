@@ -324,8 +324,10 @@ def _visible(commands: bool) -> tuple[tuple[str, str], ...]:
     if commands:  # what programs of Debian's packages look for
         paths += ["/etc/alternatives", *map(str, sorted(Path("/etc").glob("java-*-openjdk")))]
         paths += ["/etc/mono", "/etc/php", "/etc/R", "/etc/mime.types"]
-    system = [path for path in paths if os.path.exists(path)]
-    return (*((os.path.realpath(p), p) for p in system), (os.path.realpath(sys.base_prefix), "/python"))
+    system = [(os.path.realpath(path), path) for path in paths if os.path.exists(path)]
+    if commands:
+        system.append((str(_HERE / "sandbox_hosts"), "/etc/hosts"))
+    return *system, (os.path.realpath(sys.base_prefix), "/python")
 
 
 @functools.cache

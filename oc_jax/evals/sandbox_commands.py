@@ -40,7 +40,7 @@ OUTPUT_BYTES = 1 << 20  # of a step's standard output, and error, that go on to 
 LOOK_MILLISECONDS = 20
 TICKS = os.sysconf("SC_CLK_TCK")
 ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": f"{os.path.dirname(sys.executable)}:/usr/local/bin:/usr/bin:/bin",
     "HOME": "/tmp",
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
