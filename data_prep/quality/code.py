@@ -26,8 +26,8 @@ _URL = re.compile(r"https?://\S")
 _HEX_LITERAL = regex.compile(r"(?i:\b0x[0-9a-f]+\b)")
 _PROMPTS = ("your code here", "fixme", "todo")
 # White space as the `regex` module has it: unlike str.isspace without U+001C to U+001F. LF is kept.
-_SPACES = "\t\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-_SPACES_DELETED = dict.fromkeys(map(ord, _SPACES))
+_SPACES = b"\t\v\f\r "
+_WIDE_SPACES = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 # Lines that every file repeats, white space and closing brackets removed.
 _BOILERPLATE = frozenset(
     ("begin", "break", "continue", "do", "done", "else", "end", "endif", "esac", "fi", "pass", "return", "then", "try")
@@ -78,16 +78,15 @@ def frac_lines_dupe_lines(view: View) -> Value:
 
 
 def _says_something(line: str) -> bool:
-    return _WORD_CHARACTER.search(line) is not None and line.strip("{}();:,") not in _BOILERPLATE
+    said = line[:1].isalnum() or _WORD_CHARACTER.search(line) is not None
+    return said and line.strip("{}();:,") not in _BOILERPLATE
 
 
 def squeezed(lines: list[str]) -> list[str]:
     """The lines without any white space."""
-    text = "\n".join(lines)
-    if text.isascii():
-        text = text.encode("ascii").translate(None, b"\t\v\f\r ").decode("ascii")
-    else:
-        text = text.translate(_SPACES_DELETED)
+    text = "\n".join(lines).encode("utf-8", "surrogatepass").translate(None, _SPACES).decode("utf-8", "surrogatepass")
+    if not text.isascii():
+        text = _WIDE_SPACES.sub("", text)
     return text.split("\n") if lines else []
 
 

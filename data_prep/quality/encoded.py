@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterator
 
+import numba
 import numpy as np
 import regex
 
@@ -45,11 +46,9 @@ def encoded_data(text: str) -> bool:
 
 
 def _runs(text: str) -> Iterator[int]:
-    flags = np.frombuffer(text.encode("ascii", "replace").translate(_FLAGS), np.uint8)
-    starts, ends = _segments(flags & _IN_BASE64)
-    lengths = ends - starts
-    yield from lengths[lengths >= _SHORTEST_BASE64].tolist()
-    for start, end in _may_hold_bytes(flags):
+    base64, stretches = _stretches(np.frombuffer(text.encode("ascii", "replace").translate(_FLAGS), np.uint8))
+    yield from base64
+    for start, end in stretches:
         # One character more on both sides, because \b looks at them.
         for match in _HEX.finditer(text[max(start - 1, 0) : end + 1]):
             yield match.end() - match.start()
@@ -58,19 +57,25 @@ def _runs(text: str) -> Iterator[int]:
             yield match.end() - match.start()
 
 
-def _segments(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Starts and ends of the stretches in which `flags` is not zero."""
-    member = np.zeros(len(flags) + 2, np.bool_)
-    member[1:-1] = flags
-    edges = np.flatnonzero(member[1:] != member[:-1])
-    return edges[::2], edges[1::2]
-
-
-def _may_hold_bytes(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches of characters that runs of hexadecimal bytes consist of, with enough digits for one."""
-    starts, ends = _segments(flags & _IN_BYTES)
-    long = ends - starts >= 2 * _FEWEST_BYTES
-    starts, ends = starts[long], ends[long]
-    digits = np.flatnonzero(flags & _IS_HEX)
-    enough = np.searchsorted(digits, ends) - np.searchsorted(digits, starts) >= 2 * _FEWEST_BYTES
-    return list(zip(starts[enough].tolist(), ends[enough].tolist(), strict=True))
+@numba.njit(cache=True, nogil=True)
+def _stretches(flags: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
+    """Lengths of the runs of base64; bounds of stretches of what runs of bytes consist of, with digits for one."""
+    lengths = [0 for _ in range(0)]  # by which the compiler knows the types
+    bounds = [(0, 0) for _ in range(0)]
+    base64 = in_bytes = digits = 0
+    for i in range(len(flags) + 1):
+        flag = flags[i] if i < len(flags) else 0
+        if flag & _IN_BASE64:
+            base64 += 1
+        else:
+            if base64 >= _SHORTEST_BASE64:
+                lengths.append(base64)
+            base64 = 0
+        if flag & _IN_BYTES:
+            in_bytes += 1
+            digits += (flag & _IS_HEX) != 0
+        else:
+            if digits >= 2 * _FEWEST_BYTES:
+                bounds.append((i - in_bytes, i))
+            in_bytes = digits = 0
+    return lengths, bounds

@@ -58,9 +58,11 @@ def lexical_split(text: str, language: str) -> Split:
     literals: list[str] = []
     done = characters = 0
     for span in spans(text, family):
-        if span.kind in ("string", "triple"):
+        kind = span[0]
+        if kind == "string" or kind == "triple":
             literals.append(_content(text, span))
-        if span.kind not in ("comment", "docstring"):
+            continue
+        if kind != "comment" and kind != "docstring":
             continue
         start, end = _whole_lines(text, span, done)
         code.append(text[done:start])

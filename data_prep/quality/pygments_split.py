@@ -10,7 +10,6 @@ import ast
 import io
 import re
 import tokenize
-import warnings
 from functools import cache
 
 from pygments.lexer import Lexer
@@ -18,6 +17,9 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, String
 from pygments.util import ClassNotFound
 
+from data_prep.quality import python
+from data_prep.quality.lexical_split import spans
+from data_prep.quality.pygments_engine import accelerated
 from data_prep.quality.split import Split
 from data_prep.quality.view import OverBudgetError
 
@@ -50,7 +52,7 @@ def pygments_split(text: str, language: str) -> Split:
 @cache
 def _lexer(language: str) -> Lexer | None:
     try:
-        return get_lexer_by_name(language)
+        return accelerated(get_lexer_by_name(language))
     except ClassNotFound:
         return None
 
@@ -96,29 +98,32 @@ def _split_lines(text: str) -> tuple[str, str]:
 
 def _python_comment(text: str) -> str:
     """Docstrings, then the ``#`` comments with every ``#`` removed."""
-    return f"{_docstrings(text)}\n{_hash_comments(text)}".strip()
+    tree = python.parse(text)
+    docstrings = _docstrings(tree) if tree else ""
+    comments = _comments(text) if tree else _comments_of_tokens(text)
+    return f"{docstrings}\n{''.join(comments).replace('#', '')}".strip()
 
 
-def _docstrings(text: str) -> str:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
+def _docstrings(tree: ast.Module) -> str:
+    """By kind and name of what they document, then by depth."""
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.Module)) and (docstring := ast.get_docstring(node)):
-            found.append((type(node).__name__, getattr(node, "name", ""), docstring))
-    return "\n".join(docstring for _, _, docstring in sorted(found, key=lambda entry: entry[:2]))
+    level: list[ast.AST] = [tree]
+    while level:
+        for node in level:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.Module)) and (text := ast.get_docstring(node)):
+                found.append((type(node).__name__, getattr(node, "name", ""), text))
+        level = [child for node in level for child in python.children(node)]
+    return "\n".join(text for _, _, text in sorted(found, key=lambda entry: entry[:2]))
 
 
-def _hash_comments(text: str) -> str:
-    comments = []
+def _comments(text: str) -> list[str]:
+    """What `_comments_of_tokens` finds in a text that parses, ten times faster."""
+    return [text[span.start : span.end] for span in spans(text, "python") if span.kind == "comment"]
+
+
+def _comments_of_tokens(text: str) -> list[str]:
     try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type == tokenize.COMMENT:
-                comments.append(token.string)
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        return [token.string for token in tokens if token.type == tokenize.COMMENT]
     except (tokenize.TokenError, SyntaxError):
-        return ""
-    return "".join(comments).replace("#", "")
+        return []

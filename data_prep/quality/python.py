@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 
 from data_prep.quality.group import Group, Value, fraction
 from data_prep.quality.view import View
@@ -19,7 +20,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 def syntax_tree(view: View) -> ast.Module | None:
     """None where the file does not parse; nesting too deep for the parser and null bytes count as that."""
-    text = view.within_budget("Python syntax tree", MAX_CHARACTERS)
+    return parse(view.within_budget("Python syntax tree", MAX_CHARACTERS))
+
+
+@lru_cache(maxsize=1)
+def parse(text: str) -> ast.Module | None:
+    """The tree of `text`, kept until that of another is wanted; None where it does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -30,13 +30,15 @@ def javascript_tree(view: View) -> Any:
     """None where the file does not parse. Raises RecursionError where it is nested too deeply."""
     import esprima
 
+    from data_prep.quality import reference_esprima
+
     text = view.within_budget("JavaScript syntax tree", MAX_CHARACTERS)
     module = "import" in text or "export" in text
-    for parse in (esprima.parseModule, esprima.parseScript) if module else (esprima.parseScript,):
+    for as_module in (True, False) if module else (False,):
         try:
             with warnings.catch_warnings():  # about regular expressions in the file
                 warnings.simplefilter("ignore")
-                return parse(text)
+                return reference_esprima.parse(text, as_module)
         except esprima.Error:
             continue
     return None

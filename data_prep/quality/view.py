@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from data_prep.quality.ngrams import NgramStatistics, ngram_statistics
+from data_prep.quality.ngrams import NgramStatistics, code_points, ngram_statistics
 from data_prep.quality.split import Split
-from data_prep.quality.words import normalised_words, spaced, tokenise
+from data_prep.quality.words import normalised, spaced, tokenise
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -94,9 +94,9 @@ class View:
     @cached_property
     def characters(self) -> dict[str, int]:
         """How often each character occurs."""
-        points = np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
-        values, counts = np.unique(points, return_counts=True)
-        return dict(zip(map(chr, values.tolist()), counts.tolist(), strict=True))
+        counts = np.bincount(code_points(self.text))
+        values = np.flatnonzero(counts)
+        return dict(zip(map(chr, values.tolist()), counts[values].tolist(), strict=True))
 
     def count(self, predicate: Callable[[str], bool]) -> int:
         """Characters of the text for which `predicate` holds."""
@@ -110,7 +110,7 @@ class View:
     @cached_property
     def words(self) -> NgramStatistics:
         """Statistics of the normalised words."""
-        return ngram_statistics(normalised_words(self.within_budget("words"), self.natural_language))
+        return ngram_statistics(normalised(self.within_budget("words"), self.natural_language))
 
     @cached_property
     def raw_words(self) -> list[str]:

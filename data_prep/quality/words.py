@@ -45,8 +45,6 @@ _UTF8 = bytes(ord(_NORMALISATION.get(point) or chr(point)) for point in range(12
 _OTHERS = {chr(point): replacement or "" for point, replacement in _NORMALISATION.items() if point >= 128}
 _OTHER = re.compile(f"[{re.escape(''.join(_OTHERS))}]")
 _ASCII_DELETED = bytes(point for point in _DELETED if point < 128)
-# Neither spaces nor word characters, and not deleted by the normalisation: str.split would keep them inside a word.
-_ODD_ASCII = re.compile("[\x08\x1b\x7f]")
 
 
 def tokenise(text: str) -> list[str]:
@@ -55,20 +53,19 @@ def tokenise(text: str) -> list[str]:
 
 
 def spaced(text: str) -> str:
-    """Chinese with spaces between words: pairs of ideographs stand for words, which have 1.6 of them on average."""
+    """Chinese with spaces between words, for which pairs of ideographs stand: no dictionary needed."""
     return _IDEOGRAPHS.sub(r" \g<0> ", text)
 
 
-def normalised_words(text: str, language: str | None = None) -> list[str]:
-    """Lower-case words without punctuation: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
+def normalised(text: str, language: str | None = None) -> str:
+    """Lower-case words between white space: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
 
     NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own. Chinese
     (`language` zh) has no spaces between words: see `spaced`.
     """
     if text.isascii():
-        plain = text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
-        return tokenise(plain) if _ODD_ASCII.search(plain) else plain.split()
+        return text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
     plain = text.encode("utf-8", "surrogatepass").translate(_UTF8, _ASCII_DELETED).decode("utf-8", "surrogatepass")
     plain = _OTHER.sub(lambda match: _OTHERS[match[0]], plain)
     plain = unicodedata.normalize("NFKC", plain.lower())
-    return tokenise(spaced(plain) if language == "zh" else plain)
+    return spaced(plain) if language == "zh" else plain

@@ -211,5 +211,6 @@ def test_text_of_a_page():
 def test_no_repetition_takes_long(language: str, unit: str):
     text = unit * (200_000 // len(unit))
     start = time.process_time()
-    signals(text, language)
+    _, failures = measure(text, language, "code", len(text), PROFILES["refinecode"])
     assert time.process_time() - start < 8
+    assert all(cause.startswith("OverBudgetError: ") for cause in failures.values())
