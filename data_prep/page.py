@@ -110,6 +110,11 @@ def fold(summary: Any, *body: Any, aside: Any = "", anchor: str | None = None, o
     return Html(f"<details{named}{mark}>{tag('summary', tag('span', summary), right)}{tag('div', *body)}</details>")
 
 
+def line(summary: Any, aside: Any = "") -> Html:
+    """An item of a `listing` that has nothing to unfold."""
+    return tag("div", tag("span", summary), tag("span", aside, class_="aside"), class_="line")
+
+
 def listing(items: Iterable[Html], *, per_page: int = 20) -> Html:
     """Elements below one another, `per_page` of them at a time, with a filter where they are many."""
     return tag("div", *items, class_="list", data_page=per_page)

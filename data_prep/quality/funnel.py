@@ -39,7 +39,7 @@ class Judged:
     language: str
     size: int  # bytes
     rules: tuple[str, ...]
-    why: tuple[str, ...]  # the rules with the values that they judge
+    why: tuple[str, ...] = ()  # the rules with the values that they judge
 
 
 def read(
@@ -192,18 +192,22 @@ def comparison_text(names: tuple[str, str], one: Mapping[str, Judged], other: Ma
 
 def write_page(out: epath.Path, names: tuple[str, str], one: Files, other: Files) -> None:
     """Writes a page of what changes from `one` to `other`: shares kept by language, rules, files that changed sides."""
-    both = [one[key] for key in one if key in other], [other[key] for key in one if key in other]
+    common = [key for key in one if key in other]
+    # Profiles may call the language of a file by different names; it is counted under the first.
+    both = (
+        [one[key] for key in common],
+        [dataclasses.replace(other[key], language=one[key].language) for key in common],
+    )
     before, after = shares(both[0]), shares(both[1])
     kept = [
         (name, row["files"], *(_share(side[name], unit) for unit in ("files", "bytes") for side in (before, after)))
         for name, row in before.items()
     ]
     hits = count(both[0]), count(both[1])
-    rules = [
-        (rule, *(value for side in hits for value in (side.get(rule, Hits()).files, side.get(rule, Hits()).sole)))
-        for rule in {**hits[0], **hits[1]}
-    ]
-    rules.sort(key=lambda row: (-abs(row[3] - row[1]), row[0]))
+    none = Hits()
+    compared = [(rule, hits[0].get(rule, none), hits[1].get(rule, none)) for rule in {**hits[0], **hits[1]}]
+    compared.sort(key=lambda row: (-abs(row[2].files - row[1].files), row[0]))
+    rules = [(rule, a.files, a.sole, b.files, b.sole) for rule, a, b in compared]
     sections: dict[str, Any] = {
         "Kept": page.table(["language", "files", "files kept", "then", "bytes kept", "then"], kept, strong=0),
         "Rules": page.table(["rule", "dropped", "alone", "then dropped", "then alone"], rules),
@@ -215,10 +219,12 @@ def write_page(out: epath.Path, names: tuple[str, str], one: Files, other: Files
         head = page.tag("p", f"{len(files):,} files, {page.size(sum(file.size for file in files))}, dropped by {why}.")
         by_rule = page.table(["rule", "files", "alone"], [(n, h.files, h.sole) for n, h in count(files).items()])
         items = (
-            page.fold(page.join(file.path, page.tag("span", " ", ", ".join(file.rules), class_="soft")),
-                      page.tag("p", ", ".join(file.why)), aside=f"{file.language} · {page.size(file.size)}")
+            page.line(
+                page.join(file.path, page.tag("span", " ", ", ".join(file.why or file.rules), class_="soft")),
+                f"{file.language} · {page.size(file.size)}",
+            )
             for file in files
-        )  # fmt: skip
+        )
         sections[title] = page.join(head, by_rule, page.listing(items))
     missing = len(one.keys() ^ other.keys())
     lead = f"Before: {names[0]}. Then: {names[1]}. " + (

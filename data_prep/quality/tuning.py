@@ -134,13 +134,21 @@ def _anchor(rule: Rule) -> str:
     return f"{rule.group}.{rule.signal}{'-below' if rule.comparison.operator == '<' else ''}"
 
 
+def _unbroken(comparison: rules.Comparison) -> str:
+    return str(comparison).replace(" ", "\u00a0", 1)
+
+
 def _index(parts: _Page, order: Sequence[Rule], steps: dict[Rule, list[_Step]]) -> Html:
     sizes = parts.scored.table["size"].to_numpy()
     rows = []
     for rule in order:
         hit, sole = parts.scored.hits[rule], parts.scored.sole(rule, rule.comparison)
         numbers = [int(parts.scored.measured[rule].sum()), int(hit.sum()), int(sole.sum())]
-        row = [tag("a", f"{rule.group} · {rule.signal}", href=f"#{_anchor(rule)}"), str(rule.comparison), *numbers]
+        row = [
+            tag("a", f"{rule.group} · {rule.signal}", href=f"#{_anchor(rule)}"),
+            _unbroken(rule.comparison),
+            *numbers,
+        ]
         row.append((int(sizes[sole].sum()), page.size(int(sizes[sole].sum()))))
         if parts.perplexity:
             known = [parts.perplexity[r] for step in steps[rule] for r in step.examples if sole[r]]

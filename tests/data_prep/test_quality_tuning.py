@@ -162,3 +162,13 @@ def test_a_comparison_of_thresholds(
     assert page.index("Dropped only then") < page.index("comment120.py")
     assert "frac_chars_comments &gt; 0.4 (0." in page
     assert funnel.main([str(corpus), "--page", str(out)]) == 2
+
+
+def test_profiles_may_name_a_language_differently(tmp_path: pathlib.Path) -> None:
+    one, other = (
+        {"a.cfg": funnel.Judged("a.cfg", language, 10, rule, rule)}
+        for language, rule in (("haproxy", ()), ("ini", ("num_lines",)))
+    )
+    funnel.write_page(epath.Path(tmp_path / "changes.html"), ("one", "other"), one, other)
+    page = (tmp_path / "changes.html").read_text()
+    assert "haproxy" in page and page.index("Dropped only then</h2>") < page.index("a.cfg")
