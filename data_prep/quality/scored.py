@@ -37,7 +37,7 @@ class Scored:
     """Documents and their signals, without the texts.
 
     Attributes:
-      table: `COLUMNS` of each file, and `place`: (part, row) where its text is.
+      table: `COLUMNS` of each file, and `part` and `row`, where its text is.
       values: of each signal, float64 [files], NaN where there is none.
       hits: of each rule whether it drops the file, bool [files].
       measured: of each rule the files that it judges, bool [files].
@@ -69,10 +69,14 @@ class Scored:
         return self.measured[rule] & comparison.drops(self.values[rule.signal], rule.signal, self.keys)
 
     @functools.cached_property
+    def ids(self) -> np.ndarray:
+        return np.array(self.table["id"].to_pylist())
+
+    @functools.cached_property
     def keys(self) -> np.ndarray:
         """What the draws of rules that only thin out depend on."""
-        content, ids = self.table["content_sha256"].to_pylist(), self.table["id"].to_pylist()
-        return np.array([sha or identifier for sha, identifier in zip(content, ids, strict=True)])
+        content = self.table["content_sha256"].to_pylist()
+        return np.array([sha or identifier for sha, identifier in zip(content, self.ids, strict=True)])
 
 
 def load(directory: epath.Path, profile: str, overrides: Mapping[str, Sequence[str]], most: int) -> Scored:
@@ -113,7 +117,7 @@ def _read(directory: epath.Path, most: int) -> tuple[pa.Table, dict[str, np.ndar
     last = pc.sort_indices(every)[min(most, len(every)) - 1].as_py() if len(every) else None
     tables = []
     for number, (part, column) in enumerate(zip(parts, ids, strict=True)):
-        rows = pa.array(range(len(column)) if last is None else np.flatnonzero(pc.less_equal(column, every[last])))
+        rows = pa.array([] if last is None else np.flatnonzero(pc.less_equal(column, every[last])), pa.int64())
         if "signals" not in (names := _names(part)) or "signal_errors" not in names:
             raise ValueError(f"{part} has no signals: give a directory of the stage score")
         table = _column(part, [*COLUMNS, "signals"]).take(rows)
@@ -173,5 +177,5 @@ def candidates(rule: Rule, asked: Sequence[float] | None, limits: tuple[float, f
 
 def draw(scored: Scored, chosen: np.ndarray, count: int) -> list[int]:
     """At most `count` of the chosen rows, those with the smallest ids: hashes, so a draw that stays the same."""
-    rows = np.flatnonzero(chosen).tolist()
-    return sorted(rows, key=lambda row: scored.table["id"][row].as_py())[:count]
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(scored.ids[rows], kind="stable")][:count].tolist()

@@ -104,8 +104,9 @@ def write(
     rows = {row for of_rule in steps.values() for step in of_rule for row in step.examples}
     rows |= {row for side in sides.values() for row in side} if perplexity else set()
     found = texts(directory, scored, sorted(rows))
-    ranks = dict(zip(found, perplexity(list(found.values())), strict=True)) if perplexity else {}
-    parts = _Page(scored, profile, found, ranks)
+    numbers = perplexity(list(found.values())) if perplexity else []
+    known = {row: n for row, n in zip(found, numbers, strict=False) if not math.isnan(n)}  # nan for an empty text
+    parts = _Page(scored, profile, found, known)
     order = sorted(chosen, key=lambda rule: (-int(scored.sole(rule, rule.comparison).sum()), str(rule)))
     sections = {"Rules": _index(parts, order, steps)}
     if perplexity:
@@ -223,6 +224,7 @@ def _ranking(parts: _Page, sides: dict[str, list[int]]) -> Html:
             "high can't be learned; in between the two sides should differ.",
         )
     ]
+    sides = {side: [row for row in rows if row in parts.perplexity] for side, rows in sides.items()}
     values = {side: np.array([parts.perplexity[row] for row in rows]) for side, rows in sides.items()}
     shown = {side: (numbers, np.full(len(numbers), side == "dropped")) for side, numbers in values.items()}
     out.append(page.histogram({side: pair for side, pair in shown.items() if len(pair[0])}, log=True))
