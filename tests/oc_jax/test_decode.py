@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from flax import nnx
 
-from oc_jax import decode, sampling
+from oc_jax import decode, hf, sampling
 from oc_jax.decode import Engine, Request
 from oc_jax.model import ModelConfig, abstract, init_params
 from oc_jax.sharding import MeshConfig, make_layout
@@ -168,3 +169,30 @@ def test_settings_out_of_range_are_refused(bad):
 
 def test_shapes_are_few():
     assert [decode._power_of_two(n, 64) for n in (1, 64, 65, 128, 129, 512)] == [64, 64, 128, 128, 256, 512]
+
+
+@pytest.mark.slow
+def test_real_weights_go_on_as_in_transformers_alone_and_in_company(tmp_path, smollm2):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    root = epath.Path(tmp_path)
+    hf.import_model(smollm2, root / "base")
+    engine = Engine.load(root / "base", root / "tokenizer", slots=3)
+    texts = [
+        "def fibonacci(n):",
+        "The capital of France is",
+        "import numpy as np\n\n" * 30,
+        "x",
+        "中文的代码",
+        "class A:\n",
+    ]
+    prompts = [engine.tokenizer.encode(text) for text in texts]
+    together = [c.tokens for c in engine.generate(prompts, max_new_tokens=24)]
+    reference = transformers.AutoModelForCausalLM.from_pretrained(str(smollm2), dtype=torch.float32)
+    for prompt, tokens in zip(prompts, together, strict=True):
+        found = reference.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, eos_token_id=list(engine.tokenizer.ends)
+        )
+        expected = [t for t in found[0, len(prompt) :].tolist() if t not in engine.tokenizer.ends]
+        assert tokens == expected
+    alone = Engine.load(root / "base", root / "tokenizer", slots=1)
+    assert [alone.generate([prompt], max_new_tokens=24)[0].tokens for prompt in prompts] == together

