@@ -42,7 +42,7 @@ for (const list of document.querySelectorAll(".list")) {
 // A link to a folded part unfolds it.
 const unfold = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  for (let e = target; e; e = e.parentElement) if (e.tagName === "DETAILS") e.open = true;
+  for (let e = target; e; e = e.parentElement) { e.hidden = false; if (e.tagName === "DETAILS") e.open = true; }
   if (target) target.scrollIntoView();
 };
 addEventListener("hashchange", unfold);
