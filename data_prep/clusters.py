@@ -48,16 +48,16 @@ def survivors(table: pa.Table, group: str) -> np.ndarray:
 def clusters(table: pa.Table, *, min_jaccard: float | None) -> pa.Table:
     """Members (`lsh.MEMBER`) of whole clusters → rows of schema `CLUSTERS`, cluster by cluster in order of rank.
 
-    With `min_jaccard` clusters are those of the pairs with at least this exact Jaccard similarity, and a unit that is
-    in no such pair is in no cluster.
+    Clusters of units of earlier corpora alone are left out. With `min_jaccard` clusters are those of the pairs with at
+    least this exact Jaccard similarity, and a unit that is in no such pair is in no cluster.
     """
     if min_jaccard is not None:
         table = _verified(table, min_jaccard)
     table = table.sort_by([("root", "ascending"), ("id", "ascending")])
-    names = table["id"].take(pa.array(_first_of_group(table)))
-    table = table.append_column("cluster", names)
+    table = table.append_column("cluster", table["id"].take(pa.array(_first_of_group(table))))
     # Units of earlier corpora are kept already, so they come first, the oldest before all.
     table = table.sort_by([("cluster", "ascending"), ("root", "ascending"), ("generation", "ascending"), *KEEP_RULE])
+    table = table.filter(pc.is_in(table["root"], table.filter(pc.equal(table["generation"], 0))["root"]))
     first = _first_of_group(table)
     best = table.take(pa.array(first))
     rank = np.arange(len(first)) - first

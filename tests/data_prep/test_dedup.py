@@ -245,9 +245,15 @@ def test_a_corpus_given_a_known_one(families: list[tuple[int, bool, int]]) -> No
         kept_a, together = kept("A"), kept("both")
         shutil.rmtree(workdir / "A")  # its text is not needed any more
         kept_b = kept("B", known=[workdir / "A_dedup"])
+        table = pq.read_table(workdir / "B_dedup" / "clusters.parquet").to_pylist()
     family = {row["id"]: number for row, (number, _, _) in zip(rows, families, strict=True)}
     old = {number for number, is_old, _ in families if is_old}
     assert kept_b == {i for i in together if family[i] not in old}
+    in_b = {row["id"] for row in corpora["B"]}
+    assert {row["id"] for row in table if not row["known"]} >= in_b - kept_b
+    for row in table:  # what stands for a file of B is in A, and kept there
+        assert row["survivor"] in (kept_b if family[row["survivor"]] not in old else kept_a)
+        assert any(other["cluster"] == row["cluster"] and not other["known"] for other in table)
     assert sorted(family[i] for i in kept_a | kept_b) == sorted({number for number, _, _ in families})
 
 

@@ -1,0 +1,220 @@
+"""A whole fuzzy deduplication beside datatrove's and text-dedup's: time, memory, and what each finds.
+
+    python benchmarks/dedup_peers.py CORPUS [--files N] [--bands 16] [--rows 128]
+
+CORPUS holds a folder for each package or version of one: forks, S or M from corpora.py. Files are read and exact
+duplicates dropped once; then each contender gets the same Parquet files, the same bands and rows of 5-grams and one
+process, and writes what it keeps. Where folders are versions (package-1.2), files of the same path are pairs of known
+exact Jaccard similarity: recall is the share of the pairs above the setting's threshold that end up in one cluster,
+precision the share of the pairs in one cluster that are above it, or below it by no more than 0.05.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import pickle
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from data_prep import dedup, minhash  # noqa: E402
+from data_prep import documents as docs  # noqa: E402
+from data_prep.engine import LocalEngine, write_parquet  # noqa: E402
+from data_prep.sampling import draw  # noqa: E402
+from data_prep.sources import preprocess  # noqa: E402
+
+Clusters = dict[str, str]  # id of every file in a cluster of two or more → name of the cluster
+NGRAM = 5
+
+
+def ours(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters:
+    out = epath.Path(work / "out")
+    out.mkdir()
+    dedup.fuzzy_dedup(out, documents=epath.Path(source), bands=bands, rows=rows, engine=LocalEngine(workers=1))
+    table = pq.read_table(work / "out" / "clusters.parquet", columns=["id", "cluster"])
+    return dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+
+
+def datatrove(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters:
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.dedup import minhash as theirs
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import JsonlWriter
+
+    theirs.load_word_tokenizer = lambda language: type("Split", (), {"word_tokenize": staticmethod(str.split)})
+    config = theirs.MinhashConfig(n_grams=NGRAM, num_buckets=bands, hashes_per_bucket=rows)
+    folder = {name: str(work / name) for name in ("signatures", "buckets", "removed", "kept", "dropped")}
+    steps = [
+        (1, [ParquetReader(str(source)), theirs.MinhashDedupSignature(folder["signatures"], config)]),
+        (bands, [theirs.MinhashDedupBuckets(folder["signatures"], folder["buckets"], config=config)]),
+        (1, [theirs.MinhashDedupCluster(folder["buckets"], folder["removed"], config, save_cluster_id=True)]),
+        (
+            1,
+            [
+                ParquetReader(str(source)),
+                theirs.MinhashDedupFilter(
+                    folder["removed"],
+                    exclusion_writer=JsonlWriter(folder["dropped"], compression=None),
+                    load_cluster_ids=True,
+                ),
+                JsonlWriter(folder["kept"], compression=None),
+            ],
+        ),
+    ]
+    for i, (tasks, pipeline) in enumerate(steps):
+        LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(work / f"log{i}")).run()
+    found = {}
+    for path in itertools.chain((work / "kept").glob("*.jsonl"), (work / "dropped").glob("*.jsonl")):
+        for line in path.open():
+            row = json.loads(line)
+            if (cluster := row["metadata"].get("minhash_cluster_id", -1)) >= 0:
+                found[row["id"]] = str(cluster)
+    return found
+
+
+def text_dedup(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters:
+    setting = (
+        f"--column text --ngram {NGRAM} --num_perm {bands * rows} --b {bands} --r {rows} --hash_bits 64 --num_proc 1"
+    )
+    place = [
+        "--path",
+        str(source),
+        "--split",
+        "train",
+        "--cache_dir",
+        str(work / "cache"),
+        "--output",
+        str(work / "out"),
+    ]
+    subprocess.run([sys.executable, "-m", "text_dedup.minhash", *place, *setting.split(), "--debug"], check=True)
+    ids = [
+        i for part in sorted(source.glob("*.parquet")) for i in pq.read_table(part, columns=["id"])["id"].to_pylist()
+    ]
+    with open(work / "out" / "uf.pkl", "rb") as file:
+        union = pickle.load(file)
+    return {ids[i]: ids[union.find(i)] for i in union.parent}
+
+
+CONTENDERS: dict[str, Callable[..., Clusters]] = {"ours": ours, "datatrove": datatrove, "text-dedup": text_dedup}
+
+
+def prepare(corpus: pathlib.Path, work: pathlib.Path, limit: int) -> pathlib.Path:
+    """The kept documents after exact deduplication, about `limit` of them; the same ones every time."""
+    engine, directories = LocalEngine(), [epath.Path(work / name) for name in ("preprocess", "exact_dedup", "input")]
+    raw, unique, chosen = directories
+    for directory in directories:
+        directory.mkdir()
+    preprocess(raw, sources=[str(path) for path in sorted(corpus.iterdir()) if path.is_dir()], engine=engine)
+    dedup.exact_dedup(unique, documents=raw, engine=engine)
+    share = limit / sum(table.num_rows for table in docs.read(unique, ["id"]))
+    for number, table in enumerate(docs.read(unique, batch_rows=4096)):
+        drawn = [draw("peers", path) < share for path in table["path"].to_pylist()]  # all versions of a file or none
+        write_parquet(iter([table.filter(pa.array(drawn))]), chosen / f"part-{number:05d}.parquet")
+    return pathlib.Path(chosen)
+
+
+def measure(name: str, source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters | None:
+    """Runs a contender in a process of its own and prints what it took."""
+    place = work / name
+    place.mkdir()
+    command = [sys.executable, __file__, str(source), "--contender", name, "--work", str(place)]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    log = place / "log.txt"
+    with log.open("w") as sink:
+        setting = [f"--bands={bands}", f"--rows={rows}"]
+        code = subprocess.run([*command, *setting], stdout=sink, stderr=sink, check=False).returncode
+    if code:
+        print(f"{name:<12} failed or missing: {log.read_text().strip().splitlines()[-1]}")
+        return None
+    wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    report = json.loads((place / "clusters.json").read_text())
+    found, peak = report["clusters"], report["peak"] / 1e9
+    print(f"{name:<12}{wall:>9.1f} s{cpu:>9.1f} CPU s{peak:>8.2f} GB{len(found):>9,} files in clusters")
+    return found
+
+
+def similarities(source: pathlib.Path) -> dict[tuple[str, str], float]:
+    """(id, id) → exact Jaccard similarity of the files of one path in two versions of a package."""
+    files: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
+    for table in docs.read(epath.Path(source), ["id", "source", "path", "text"]):
+        for row in table.to_pylist():
+            key = re.split(r"[-=]", row["source"])[0], row["path"]
+            files.setdefault(key, []).append((row["id"], minhash.shingles(row["text"], minhash.Scheme())))
+    return {
+        (a, b): minhash.jaccard(x, y)
+        for versions in files.values()
+        for (a, x), (b, y) in itertools.combinations(versions, 2)
+    }
+
+
+def quality(clusters: Clusters, pairs: dict[tuple[str, str], float], threshold: float) -> str:
+    joined = {pair: pair[0] in clusters and clusters[pair[0]] == clusters.get(pair[1]) for pair in pairs}
+    alike = [pair for pair, jaccard in pairs.items() if jaccard >= threshold]
+    found = [pair for pair, is_joined in joined.items() if is_joined]
+    recall = sum(joined[pair] for pair in alike) / max(len(alike), 1)
+    precision = sum(pairs[pair] >= threshold - 0.05 for pair in found) / max(len(found), 1)
+    return f"recall {recall:.3f} of {len(alike):,} pairs, precision {precision:.3f} of {len(found):,}"
+
+
+def run_one(flags: argparse.Namespace) -> None:
+    work = pathlib.Path(flags.work)
+    clusters = CONTENDERS[flags.contender](flags.corpus, work, flags.bands, flags.rows)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+    (work / "clusters.json").write_text(json.dumps({"clusters": clusters, "peak": peak}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=pathlib.Path, nargs="?", default=pathlib.Path("corpora/forks"))
+    parser.add_argument("--files", type=int, default=2000, help="about as many files, after exact deduplication")
+    parser.add_argument("--bands", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--only", choices=CONTENDERS, action="append", help="run these contenders only")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.contender:
+        return run_one(flags)
+    if not flags.corpus.is_dir():
+        print(f"no corpus at {flags.corpus}: build it with benchmarks/corpora.py")
+        return
+    work = pathlib.Path(tempfile.mkdtemp(prefix="dedup_peers"))
+    try:
+        source = prepare(flags.corpus, work, flags.files)
+        texts = [text for table in docs.read(epath.Path(source), ["text"]) for text in table["text"].to_pylist()]
+        size = sum(len(text.encode()) for text in texts)
+        threshold = (1 - 0.5 ** (1 / flags.bands)) ** (1 / flags.rows)
+        print(
+            f"{len(texts):,} files, {size / 1e6:,.1f} MB; {flags.bands} x {flags.rows}, threshold {threshold:.3f}; ",
+            end="",
+        )
+        print(f"load {os.getloadavg()[0]:.1f}")
+        pairs = similarities(source)
+        for name in flags.only or CONTENDERS:
+            clusters = measure(name, source, work, flags.bands, flags.rows)
+            if clusters is not None and pairs:
+                print(f"{'':<12}{quality(clusters, pairs, threshold)}", flush=True)
+    finally:
+        shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
