@@ -1,22 +1,28 @@
-"""Files per second of CPU of the quality signals, both profiles, one core.
+"""Speed, outliers, memory and workers of the quality signals, both profiles.
 
-    python benchmarks/quality_speed.py [DIRECTORY] [--profile refinecode] [--step 1]
+    python benchmarks/quality_speed.py [DIRECTORY] [--profile refinecode] [--step 1] [--copies 10]
 
 Without a directory it measures the sample in OC_TEST_DATA/filtering (by default ../shared/data/filtering). The released
-filter does 28.5 files and 0.40 MB per second of CPU on a larger sample of the same kind.
+filter itself is not run: its recorded speed is 28.5 files and 0.40 MB per second of CPU, on a larger sample of the same
+kind and another machine. One core, warm; only the part about workers takes more.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import os
 import pathlib
+import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 from collections import Counter
 
+import numpy as np
+import psutil
 import zstandard
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -26,18 +32,20 @@ from data_prep.quality import records, rules  # noqa: E402
 from data_prep.quality.profiles import PROFILES, profile_named  # noqa: E402
 
 RELEASED_FILES_PER_SECOND = 28.5
-PATHOLOGICAL = {  # 10 MB each
-    "one line": ("x=1;" * 2_500_000, "a.js"),
-    "ab ab ab": ("ab " * 3_333_333, "a.java"),
-    "braces": ("{" * 10_000_000, "a.c"),
-    "nested": ("(" * 5_000_000 + ")" * 5_000_000, "a.py"),
-    "calls": ("a()\n" * 2_500_000, "a.cpp"),
-    "comment openers": ("/*" * 5_000_000, "a.css"),
-    "tags": ("<script>" * 1_250_000, "a.html"),
-    "quotes": ("\"'" * 5_000_000, "a.go"),
+PATHOLOGICAL = {
+    "one line": "x=1;",
+    "words": "ab ",
+    "braces": "{",
+    "nesting": "([{",
+    "calls": "a()\n",
+    "quotes": "\"'",
+    "comments": "/*",
+    "tags": "<a b={",
+    "declarations": "var a=",
+    "labels": "case a:",
 }
-# The most that the costly steps take: the same files, as long as the budget allows.
-BUDGET = 2_000_000
+KINDS = ("py", "js", "ts", "html", "sql", "java", "c", "go", "css", "json", "md")
+SIZES = (10_000_000, 1_000_000)  # over the budget of every costly step; and within it
 
 
 def measure(files: list[tuple[str, bytes]], profile: str) -> list[tuple[str, int, float, bool]]:
@@ -64,9 +72,10 @@ def print_table(profile: str, found: list[tuple[str, int, float, bool]]) -> None
             seconds[name] += time_taken
     rate = files["all"] / seconds["all"]
     print(f"\n{profile}: {rate:,.0f} files/s, {rate / RELEASED_FILES_PER_SECOND:.1f} times the released filter")
-    costs = sorted(time_taken / n for _, n, time_taken, _ in found if n > 1000)
-    print(f"costliest file over 1 kB: {costs[-1] / costs[len(costs) // 2]:.0f} times the median per byte; ", end="")
-    print(f"files with failed signals: {sum(failed for *_, failed in found)}")
+    costs = np.array([1e6 * time_taken / n for _, n, time_taken, _ in found if n > 1000])
+    median, p99, most = np.percentile(costs, (50, 99, 100))
+    print(f"microseconds per byte, files over 1 kB: median {median:.2f}, p99 {p99:.2f}, most {most:.2f}; ", end="")
+    print(f"{most / median:.0f} times the median; files with failed signals: {sum(failed for *_, failed in found)}")
     print(f"{'language':<28}{'files':>7}{'MB':>9}{'s':>9}{'files/s':>10}{'MB/s':>8}")
     for name, n in files.most_common(16):
         print(
@@ -76,15 +85,62 @@ def print_table(profile: str, found: list[tuple[str, int, float, bool]]) -> None
 
 
 def print_pathological(profile: str) -> None:
-    print(f"\n{profile}: seconds of CPU for files made to be slow, 10 MB and {BUDGET / 1e6:g} MB")
+    sizes = " and ".join(f"{size / 1e6:g}" for size in SIZES)
+    print(f"\n{profile}: seconds of CPU for {sizes} MB of one thing; ! where a signal failed, each with its cause")
     how, groups = profile_named(profile), rules.load(profile=profile)
-    for name, (text, path) in PATHOLOGICAL.items():
-        times = []
-        for data in (text.encode(), text[:BUDGET].encode()):
-            start = time.process_time()
-            records.record(path, data, how, groups)
-            times.append(time.process_time() - start)
-        print(f"{name:<18}{times[0]:>8.2f}{times[1]:>8.2f}")
+    print(f"{'':<14}" + "".join(f"{kind:>13}" for kind in KINDS))
+    causes: Counter[str] = Counter()
+    for name, unit in PATHOLOGICAL.items():
+        cells = []
+        for kind in KINDS:
+            shown = []
+            for size in SIZES:
+                start = time.process_time()
+                found = records.record(f"a.{kind}", (unit * (size // len(unit))).encode(), how, groups)
+                failed = found["signal_errors"].values()
+                shown.append(f"{time.process_time() - start:.1f}{'!' if failed else ''}")
+                causes.update(set(failed))
+            cells.append(f"{' '.join(shown):>13}")
+        print(f"{name:<14}{''.join(cells)}")
+    print("causes:", "; ".join(f"{cause} ({n})" for cause, n in causes.most_common(12)))
+
+
+def print_workers(profile: str, files: list[tuple[str, bytes]], copies: int) -> None:
+    """The command on `copies` of the files, with one worker and with two."""
+    print(f"\n{profile}: python -m data_prep.quality on {copies * len(files):,} files")
+    with tempfile.TemporaryDirectory() as top:
+        for i, (path, data) in enumerate(files * copies):
+            target = pathlib.Path(top, "files", str(i // len(files)), path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        digests, walls = set(), []
+        for workers in (1, 2):
+            out = pathlib.Path(top, f"{workers}.jsonl")
+            command = [sys.executable, "-m", "data_prep.quality", "--profile", profile, "--workers", str(workers)]
+            start = time.perf_counter()
+            process = psutil.Popen([*command, "--out", out, f"{top}/files"], cwd=ROOT, stderr=subprocess.DEVNULL)
+            memory, cpu = watch(process)
+            walls.append(time.perf_counter() - start)
+            digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
+            print(f"{workers} workers: {walls[-1]:.1f} s, {cpu:.1f} s of CPU, largest process {memory / 1e6:.0f} MB")
+        load = os.getloadavg()[0]
+        print(
+            f"two workers are {walls[0] / walls[1]:.2f} times one (load {load:.1f} on {os.cpu_count()} cores); ", end=""
+        )
+        print("same bytes" if len(digests) == 1 else "DIFFERENT BYTES")
+
+
+def watch(process: psutil.Popen) -> tuple[int, float]:
+    """(most resident bytes of any one process below `process`, its own included; seconds of CPU of all) at its end."""
+    memory, cpu = 0, {}
+    while process.poll() is None:
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory = max(memory, each.memory_info().rss)
+                times = each.cpu_times()
+                cpu[each.pid] = times.user + times.system
+        time.sleep(0.1)
+    return memory, sum(cpu.values())
 
 
 def sample_files(step: int) -> list[tuple[str, bytes]] | None:
@@ -108,7 +164,7 @@ def main() -> None:
     parser.add_argument("directory", nargs="?", help="measure the files below it")
     parser.add_argument("--profile", choices=sorted(PROFILES), action="append", help="default: both")
     parser.add_argument("--step", type=int, default=1, help="measure every n-th file only")
-    parser.add_argument("--pathological", action="store_true", help="measure files made to be slow as well")
+    parser.add_argument("--copies", type=int, default=1, help="of the files, for the part about workers (default: 1)")
     flags = parser.parse_args()
     files = read_files(flags.directory, flags.step) if flags.directory else sample_files(flags.step)
     if files is None:
@@ -116,8 +172,8 @@ def main() -> None:
         return
     for profile in flags.profile or sorted(PROFILES):
         print_table(profile, measure(files, profile))
-        if flags.pathological:
-            print_pathological(profile)
+        print_pathological(profile)
+        print_workers(profile, files, flags.copies)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import numba
 import numpy as np
 import regex
 
-_HEX = regex.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F][0-9a-fA-F](?:,|\b\s*)){8,}")
+# A thousand bytes are more than `_LONG` characters; without a limit, memory grows with the run.
+_HEX = regex.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F][0-9a-fA-F](?:,|\b\s*)){8,1000}")
 _UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}")
 
 _LONG = 1024  # characters of a single run
