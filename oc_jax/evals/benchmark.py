@@ -254,7 +254,7 @@ def make_task(benchmark: Benchmark) -> Callable[..., Result]:
                 }
             )
         numbers = summary(problems, passes, k, truth)
-        about = {"chat": chat, "samples_per_problem": samples_per_problem, **settings}
+        about = {"benchmark": benchmark.name, "chat": chat, "samples_per_problem": samples_per_problem, **settings}
         about |= environment(benchmark, problems, limits)
         return Result(numbers[f"pass@{k[0]}"], {**numbers, **about, "problems": judged})
 

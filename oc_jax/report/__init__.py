@@ -51,7 +51,7 @@ def page(workdir: epath.Path, exclude: epath.Path) -> str:
         "Data sets": sections.data_sets(gather.manifests(stages), stages),
         "Training": model_sections.training(curves),
         "Bits per byte": model_sections.bits_per_byte(results),
-        "HumanEval": model_sections.humaneval(results),
+        "Benchmarks": model_sections.benchmarks(results),
         "Samples": model_sections.samples(written),
         "Configuration": sections.configuration(workdir, stages),
         "Environment": sections.environment(stages),

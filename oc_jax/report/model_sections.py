@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from oc_jax.report import gather, svg
+from oc_jax.report import gather, paper_scores, svg
 from oc_jax.report.text import count, esc, folded, key, missing, percent, si, size, table
 
 _POINTS = 500  # per stage and curve
@@ -106,16 +106,48 @@ def _bits_row(name: str, row: dict[str, Any], full: float) -> tuple[str, ...]:
     return esc(name), size(row["bytes"]), *cells, marks
 
 
-def humaneval(results: dict[str, dict[str, Any]]) -> str:
+def _score_row(stage: str, name: str, numbers: dict[str, Any], known: dict[str, tuple[float, ...]]) -> tuple[str, ...]:
+    """One line of the table of scores; `known`: what the paper's models reach, by benchmark."""
+    value, interval, truth = numbers.get("pass@1"), numbers.get("pass@1_interval"), numbers.get("ground_truth")
+    paper = next((known[key] for key in (numbers.get("benchmark"), name) if key in known), ())
+    return (
+        esc(stage),
+        esc(name),
+        "not run" if value is None else f"<b>{100 * value:.1f}</b>",
+        f"{100 * interval[0]:.1f} – {100 * interval[1]:.1f}" if interval else "–",
+        count(numbers["tasks"]) + (f" ({numbers['not_run']} not run)" if numbers.get("not_run") else ""),
+        f"{truth['passed']} of {truth['tasks']}" if truth else "–",
+        *(f"{score:.1f}" for score in paper),
+        *["–"] * (len(paper_scores.MODELS) - len(paper)),
+    )
+
+
+def _scores(found: list[tuple[str, str, dict[str, Any]]]) -> str:
+    rows = []
+    for stage, name, numbers in found:
+        known = paper_scores.INSTRUCT if numbers.get("chat") else paper_scores.BASE
+        rows.append(_score_row(stage, name, numbers, known))
+        for group, part in numbers.get("by_group", {}).items():
+            rows.append(_score_row("", group, part, known))
+    head = ("stage", "benchmark", "pass@1, %", "95 % interval", "tasks", "own solutions", *paper_scores.MODELS)
+    return (
+        "<p>To the right what the paper prints in tables 6 to 8 for the same kind of model, base or instruct. ‘Own "
+        "solutions’: how many of the benchmark’s own solutions pass on this machine. CodeArena is left out, as its "
+        "judge is GPT-4.</p>" + table(head, rows, numeric="  nnnn" + "n" * len(paper_scores.MODELS))
+    )
+
+
+def benchmarks(results: dict[str, dict[str, Any]]) -> str:
     found = [(s, n, v) for s, r in results.items() for n, v in r.items() if isinstance(v, dict) and "problems" in v]
     if not found:
-        return missing("HumanEval has not been run yet.")
+        return missing("No benchmark has been run yet.")
     out = []
     for stage, name, numbers in found:
         problems = numbers["problems"]
         passed = sum(p["passed"] for p in problems)
         heading = name if len(results) == 1 else f"{stage} / {name}"
-        score = " · ".join(f"{k} {100 * v:.1f} %" for k, v in numbers.items() if k.startswith("pass@"))
+        passes = {k: v for k, v in numbers.items() if re.fullmatch(r"pass@\d+", k) and v is not None}
+        score = " · ".join(f"{k} {100 * v:.1f} %" for k, v in passes.items())
         how = "chat template" if numbers.get("chat") else "completion of the prompt"
         out.append(
             f"<h3>{esc(heading)}: {esc(score)}</h3>"
@@ -131,7 +163,8 @@ def humaneval(results: dict[str, dict[str, Any]]) -> str:
         )
         listed = "".join(_problem(p, a) for p, a in zip(problems, anchors, strict=True))
         out.append(f'<div class="cells">{squares}</div>' + folded(f"All {len(problems)} programs", listed))
-    return key(ok="passed", error="failed", timeout="out of time or memory") + "".join(out)
+    colours = key(ok="passed", error="failed", timeout="out of time or memory")
+    return _scores(found) + colours + "".join(out)
 
 
 def _class(problem: dict[str, Any]) -> str:

@@ -163,7 +163,8 @@ def humaneval_numbers(rng: random.Random, chat: bool) -> dict:
         problems.append(verdict | {"completion": completion, "program": completion})
     passed = sum(p["passed"] for p in problems) / 164
     protocol = {"chat": chat, "temperature": 0.0, "max_new_tokens": 512, "sandbox": "bwrap"}
-    return {"pass@1": passed, "tasks": 164, "problems": problems, **protocol}
+    scores = {"pass@1": passed, "pass@1_interval": [passed - 0.05, passed + 0.05], "tasks": 164, "not_run": 0}
+    return {**scores, "ground_truth": {"passed": 163, "tasks": 164}, "problems": problems, **protocol}
 
 
 def bits_row(rng: random.Random, size: int) -> dict:

@@ -78,7 +78,7 @@ SECTIONS = [
     "Data sets",
     "Training",
     "Bits per byte",
-    "HumanEval",
+    "Benchmarks",
     "Samples",
     "Configuration",
     "Environment",
@@ -118,6 +118,7 @@ def test_numbers_of_the_run_are_on_the_page(page, workdir):
     for name in ("base", "chat"):
         results = json.loads((workdir / "eval" / name / "results.json").read_text())
         assert f"{100 * results['humaneval']['pass@1']:.1f} %" in shown
+    assert "163 of 164" in shown and "54.3" in shown and "72.5" in shown  # the paper's HumanEval, base and instruct
     results = json.loads((workdir / "eval" / "base" / "results.json").read_text())
     assert f"{results['bits_per_byte']['total']['model']:.3f}" in shown
     assert "84.0 %" in shown and "pretrain/train.mixture" in shown
