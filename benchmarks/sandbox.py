@@ -2,7 +2,8 @@
 
     python benchmarks/sandbox.py [--repeats 30]
 
-CPU time is that of all processes that were started; wall time depends on what else the machine does.
+Wall time depends on what else the machine does. CPU time is that of the processes which ended by themselves: bubblewrap
+is killed at the end, with what it started.
 """
 
 from __future__ import annotations
@@ -45,9 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=30)
     args = parser.parse_args()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
-    )
+    about = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    print(f"{platform.machine()}, {about}")
     print(f"{'':44} {'best':>8} {'median':>8} {'CPU':>8}")
     limits = {"wall_seconds": 30.0, "memory_bytes": 1 << 30}
     step = sandbox.Step(("/bin/true",), 5)

@@ -86,9 +86,13 @@ def judge(programs: Iterable[Judged], limits: Limits) -> Iterator[sandbox.Outcom
     said = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(limits.workers or os.cpu_count() or 1) as pool:
         while window := list(itertools.islice(programs, _WINDOW)):
-            for program, outcome in zip(window, list(pool.map(run, window)), strict=True):
-                slept = outcome.status == "timeout" and outcome.detail.startswith("wall")
-                yield run(program) if slept else outcome
+            outcomes = pool.map(run, window)
+            for program in window:
+                outcome = next(outcomes)
+                if outcome.status == "timeout" and outcome.detail.startswith("wall"):
+                    outcomes = iter(list(outcomes))  # the others end first
+                    outcome = run(program)
+                yield outcome
             count += len(window)
             if time.monotonic() - said > 10:
                 said = time.monotonic()
