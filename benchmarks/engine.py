@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py OUT/synthetic [workers] [overhead] [curve] [stages] [digests]
 
-The first argument is a directory of Parquet tables that `preprocess` reads, such as corpora.py makes. CPU time is that
-of the process and its children; memory is the sum of the proportional set sizes of the process tree.
+The first argument is a directory of Parquet tables that `preprocess` reads, such as corpora.py makes. CPU time and
+memory are those of the whole process tree, memory as the sum of proportional set sizes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from data_prep import dedup, documents, sampling, sources, tasks, transforms  # noqa: E402
 from data_prep.engine import LocalEngine, write_parquet  # noqa: E402
+from data_prep.files import content_digest  # noqa: E402
 from data_prep.quality import stages  # noqa: E402
 from data_prep.spark import SparkEngine  # noqa: E402
 
@@ -60,12 +61,12 @@ def one_of_each(table: pa.Table) -> pa.Table:
 
 
 def cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """(seconds of wall clock, seconds of CPU) of a call."""
+    """(seconds of wall clock, seconds of CPU of this process) of a call."""
     cpu, start = cpu_seconds(), time.perf_counter()
     call()
     return time.perf_counter() - start, cpu_seconds() - cpu
@@ -91,13 +92,12 @@ def map_and_reduce(engine: LocalEngine | SparkEngine, inputs: list[epath.Path], 
 
 def print_workers(inputs: list[epath.Path], top: epath.Path, repeats: int) -> None:
     """One worker and two, turn by turn."""
-    walls: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
+    walls: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(repeats):
         for workers, found in walls.items():
-            found.append(timed(functools.partial(map_and_reduce, LocalEngine(workers), inputs, top)))
-    one, two = (statistics.median(wall for wall, _ in walls[n]) for n in (1, 2))
-    cpus = [statistics.median(cpu for _, cpu in walls[n]) for n in (1, 2)]
-    print(f"\nworkers: one {one:.1f} s, two {two:.1f} s: {one / two:.2f} times (CPU {cpus[0]:.1f} and {cpus[1]:.1f} s)")
+            found.append(timed(functools.partial(map_and_reduce, LocalEngine(workers), inputs, top))[0])
+    one, two = (statistics.median(walls[n]) for n in (1, 2))
+    print(f"\nworkers: one {one:.1f} s, two {two:.1f} s: {one / two:.2f} times")
 
 
 def print_overhead(inputs: list[epath.Path], top: epath.Path, repeats: int) -> None:
@@ -143,11 +143,11 @@ def make_up(inputs: list[epath.Path], out: epath.Path, files: int) -> None:
         write_parquet(iter([table]), out / f"part-{first // PART_FILES:05d}.parquet")
 
 
-class PeakMemory:
-    """Largest sum of proportional set sizes of a process and its children, in GB."""
+class Watch:
+    """Looks at a process and those below it until it ends: largest sum of proportional set sizes, and CPU time."""
 
     def __init__(self, process: subprocess.Popen) -> None:
-        self.peak, self._process = 0.0, process
+        self.peak, self._cpu, self._process = 0.0, {}, process
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
@@ -158,14 +158,16 @@ class PeakMemory:
                 top = psutil.Process(self._process.pid)
                 for process in (top, *top.children(recursive=True)):
                     total += process.memory_full_info().pss
+                    self._cpu[process.pid] = sum(process.cpu_times()[:2])
             except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 pass
             self.peak = max(self.peak, total / 1e9)
             time.sleep(0.1)
 
-    def join(self) -> float:
+    def join(self) -> tuple[float, float]:
+        """(GB, seconds of CPU)"""
         self._thread.join()
-        return self.peak
+        return self.peak, sum(self._cpu.values())
 
 
 def print_curve(inputs: list[epath.Path], top: epath.Path, sizes: list[int]) -> None:
@@ -177,12 +179,9 @@ def print_curve(inputs: list[epath.Path], top: epath.Path, sizes: list[int]) -> 
         make_up(inputs, made, files)
         command = [sys.executable, __file__, "--child", os.fspath(made), os.fspath(top / "curve")]
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        memory = PeakMemory(process)
-        cpu = float(process.communicate()[0])
-        size = files * FILE_BYTES / 1e9
-        wall = time.perf_counter() - start
-        rate, peak = 1e3 * size / cpu, memory.join()
+        peak, cpu = Watch(subprocess.Popen(command)).join()
+        wall, size = time.perf_counter() - start, files * FILE_BYTES / 1e9
+        rate = 1e3 * size / cpu
         print(f"{files:>10,}{size:>7.2f}{wall:>9.1f}{cpu:>9.1f}{rate:>10.0f}{peak:>9.2f}", flush=True)
         made.rmtree()
 
@@ -202,7 +201,8 @@ def print_stages(inputs: list[epath.Path], top: epath.Path) -> None:
         total += hours
         print(f"{name:<16}{files:>10,}{cpu:>9.2f}{files / cpu:>10,.0f}{hours:>40,.0f}", flush=True)
         before, files = out, result["files_kept"]
-    shuffled = sum(len(d) for d in tasks.split_group([os.fspath(part) for part in inputs[:8]], "content_sha256", 64))
+    sample = [(os.fspath(part), content_digest(part)) for part in inputs[:8]]
+    shuffled = sum(map(len, tasks.split_group(sample, "content_sha256", 64)))
     rows = sum(pq.read_metadata(part).num_rows for part in inputs[:8])
     size, terabytes = shuffled / rows, shuffled / rows * STACK_FILES / 1e12
     print(f"all {total:,.0f} core-hours; exact_dedup shuffles {size:,.0f} bytes a file: {terabytes:.1f} TB")
@@ -218,7 +218,6 @@ def print_digests(inputs: list[epath.Path], top: epath.Path) -> None:
 
 def child(made: str, top: str) -> None:
     map_and_reduce(LocalEngine(2), documents.parts(epath.Path(made)), epath.Path(top))
-    print(cpu_seconds())
 
 
 def main() -> None:

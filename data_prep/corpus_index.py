@@ -1,9 +1,10 @@
 """corpus_index.parquet: which files a data set is made of, so that others can build it where its text cannot be given.
 
-One row for each record, in the order of ids: where the file is, what it must be (`content_sha256` of the raw file, `text_sha256` of the text
-as the data set has it), and what the stages decided about it (language, kinds, split, and in `provenance` the repairs).
-The metadata of the file says under ``data_set`` how the shards were made and the digest they must have. Rows of
-conversations name the document they come from in `provenance`; their `content_sha256` is that of the messages.
+One row for each record, in the order of ids: where the file is, what it must be (`content_sha256` of the raw file,
+`text_sha256` of the text as the data set has it), and what the stages decided about it (language, kinds, split, and in
+`provenance` the repairs). The metadata of the file says under ``data_set`` how the shards were made and the digest they
+must have. Rows of conversations name the document they come from in `provenance`; their `content_sha256` is that of the
+messages.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def reduce_parts(
     digests = [files.content_digest(path) for path in inputs]
     spills = []
     for i, group in enumerate(tasks.groups(sizes)):
-        sources = tuple(os.fspath(path) for path in inputs[group])
+        sources = tuple(zip(map(os.fspath, inputs[group]), digests[group], strict=True))
         target, made_from = os.fspath(shuffle / f"{i:05d}.spill"), _digest_of(digests[group])
         spills.append(tasks.SpillGroup(target, made_from, tasks.digest(key, buckets), sources, key, buckets))
     everything, names = _digest_of(digests), tuple(spill.target for spill in spills)

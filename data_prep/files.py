@@ -96,12 +96,14 @@ def metadata(path: epath.Path) -> pq.FileMetaData:
         return pq.read_metadata(file)
 
 
-def batches(path: epath.Path, rows: int) -> Iterator[pa.RecordBatch]:
+def batches(path: epath.Path, rows: int, sha256: str) -> Iterator[pa.RecordBatch]:
     """A Parquet file in batches of at most `rows` rows, one without rows if it has none.
 
     Raises:
-      ValueError: the file is truncated, or the checksum of a page is wrong; names the file.
+      ValueError: the file is truncated, or the checksum of a page or of the whole is wrong; names the file.
     """
+    if _sha256(path) != sha256:  # pages have checksums of their own, the schema in the footer has none
+        raise damaged(path, "its checksum is wrong")
     with path.open("rb") as file:
         with _named(path):
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
@@ -120,7 +122,7 @@ def batches(path: epath.Path, rows: int) -> Iterator[pa.RecordBatch]:
 def _named(path: epath.Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         raise damaged(path, error) from error
 
 

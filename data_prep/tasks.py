@@ -68,7 +68,7 @@ class MapPart(Part):
 
         def results() -> Iterator[pa.Table]:
             nonlocal rows_in
-            for batch in files.batches(epath.Path(self.source), self.batch_rows):
+            for batch in files.batches(epath.Path(self.source), self.batch_rows, self.inputs):
                 step = max(1, batch.num_rows * self.batch_bytes // max(batch.nbytes, self.batch_bytes))
                 for start in range(0, max(batch.num_rows, 1), step):
                     table = pa.Table.from_batches([batch.slice(start, step)])
@@ -84,7 +84,7 @@ class MapPart(Part):
 class SpillGroup(Part):
     """Writes a group of inputs split by bucket: the slices one after the other, then an `INDEX` for each bucket."""
 
-    sources: tuple[str, ...]
+    sources: tuple[tuple[str, str], ...]  # (file, its digest)
     key: str
     buckets: int
 
@@ -119,21 +119,22 @@ class ReduceBucket(Part):
 
     def _slice(self, spill: epath.Path) -> pa.Table:
         with spill.open("rb") as file:
-            try:
-                file.seek(INDEX.size * (self.bucket - self.buckets), io.SEEK_END)
-                offset, length, checksum = INDEX.unpack(file.read(INDEX.size))
-                file.seek(offset)
-                data = file.read(length)
-            except (struct.error, OSError, ValueError, OverflowError) as error:
-                raise files.damaged(spill, error) from error
+            size = file.seek(0, io.SEEK_END)
+            end = max(0, size - INDEX.size * (self.buckets - self.bucket))
+            file.seek(end)
+            offset, length, checksum = INDEX.unpack(file.read(INDEX.size).ljust(INDEX.size, b"\xff"))
+            inside = 0 <= offset <= offset + length <= end
+            data = file.read(length) if inside and file.seek(offset) == offset else b""
         if zlib.crc32(data) != checksum:
             raise files.damaged(spill, f"wrong checksum of bucket {self.bucket}")
         return unpack(data)
 
 
-def split_group(sources: Sequence[str], key: str, buckets: int) -> Iterator[bytes]:
-    """For each bucket, the rows of all sources that fall into it, in order, packed."""
-    table = pa.Table.from_batches([batch for source in sources for batch in files.batches(epath.Path(source), 1 << 16)])
+def split_group(sources: Sequence[tuple[str, str]], key: str, buckets: int) -> Iterator[bytes]:
+    """For each bucket, the rows of all sources (file, digest) that fall into it, in order, packed."""
+    table = pa.Table.from_batches(
+        [batch for source, sha256 in sources for batch in files.batches(epath.Path(source), 1 << 16, sha256)]
+    )
     bucket = bucket_of(table[key].combine_chunks(), buckets)
     order = np.argsort(bucket, kind="stable")
     ends = np.searchsorted(bucket[order], np.arange(buckets + 1))

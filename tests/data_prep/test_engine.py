@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -18,7 +19,9 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.engine import LocalEngine, bucket_of
+from data_prep import files, tasks
+from data_prep.engine import LocalEngine, reduce_parts
+from data_prep.tasks import bucket_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 ROWS = [300, 0, 41, 500]
@@ -224,3 +227,63 @@ def test_buckets_never_change_and_are_even() -> None:
     assert bucket_of(pa.array([0, 1, 2, 10**12]), 1000).tolist() == [0, 789, 730, 471]
     counts = np.bincount(bucket_of(pa.array(range(100_000)), 10))
     assert counts.min() > 9_600 and counts.max() < 10_400
+
+
+def test_a_flipped_bit_anywhere_in_an_input_is_noticed_and_the_file_named(tmp_path: pathlib.Path) -> None:
+    path = epath.Path(tmp_path / "part-00000.parquet")
+    table = pa.table({"x": range(300), "s": [f"{i * 7919 % 1000:x}" * (i % 9) for i in range(300)]})
+    written = files.write_parquet(iter([table.slice(0, 200), table.slice(200)]), path)
+    data = path.read_bytes()
+    assert hashlib.sha256(data).hexdigest() == written.sha256 and len(data) == written.bytes
+    for position in range(0, len(data), 53):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            list(files.batches(path, 100, written.sha256))
+        with contextlib.suppress(ValueError):  # the checksums of pages find most of it where no manifest tells the rest
+            list(files.batches(path, 100, hashlib.sha256(damaged).hexdigest()))
+    for length in (0, 4, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            LocalEngine(workers=1).map(identity, [path], epath.Path(tmp_path), label="map")
+
+
+def test_a_damaged_spill_is_named_and_a_second_run_mends_it(inputs: list[epath.Path], tmp_path: pathlib.Path) -> None:
+    out = epath.Path(tmp_path / "out")
+    out.mkdir()
+    (group,), merges = reduce_parts(identity, inputs, out, out, "s", 5, "reduce")
+    group(identity, lambda n: None)
+    spill = pathlib.Path(group.target)
+    data = spill.read_bytes()
+    for position in [*range(0, len(data), len(data) // 12), *range(len(data) - 24, len(data))]:
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        spill.write_bytes(damaged)
+        assert not group.is_done()
+        with pytest.raises(ValueError, match=f"{spill} is damaged"):
+            for merge in merges:
+                merge(identity, lambda n: None)
+    LocalEngine(workers=1).reduce(identity, inputs, out, key="s", buckets=5, label="reduce")
+    assert sum(pq.read_metadata(path).num_rows for path in out.glob("*.parquet")) == sum(ROWS)
+
+
+def test_digests_depend_on_values_alone() -> None:
+    code = (
+        "import functools, sys; from data_prep import tasks; from etils import epath; import pyarrow as pa\n"
+        "same = 'x' * 3 if len(sys.argv) > 1 else 'xxx'\n"
+        "f = functools.partial(tasks.bucket_of, a={'q', 'w', 'e', 'r'}, b=[same, 'xxx'], c=epath.Path('/a'))\n"
+        "print(tasks.digest(f, pa.table({'x': [1]})))"
+    )
+    run = lambda seed, *flags: (
+        subprocess.run(
+            [sys.executable, "-c", code, *flags],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            cwd=ROOT,
+        ).stdout
+    )
+    assert run("1") == run("2", "other") != b""
+    values = [identity, fail, functools.partial(add, addend=1), functools.partial(add, addend=2), {1}, [1], "1", 1]
+    assert len({tasks.digest(value) for value in values}) == len(values)
+    assert tasks.digest({"a": 1}, {2, 1}) == tasks.digest({"a": 1}, {1, 2})
