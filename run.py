@@ -18,6 +18,7 @@ import pathlib
 import re
 import sys
 
+FINISHED = "recipe finished"  # the last line of a run that has nothing left to do; launchers look for it
 ROOT = pathlib.Path(__file__).resolve().parent
 
 # mode → (what it does, module:function that takes the remaining arguments); these need no gin file
@@ -31,6 +32,7 @@ JOBS = {
 RECIPE_MODES = {
     "recipe": "all stages of run.recipe (the default)",
     "train": "only the training stages of run.recipe; the data sets have to be there",
+    "aot": "compile the training stages for a --topology of TPUs that is not there; what they need",
     "print": "print the resolved configuration and the stages, run nothing",
 }
 
@@ -94,6 +96,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow_config_change", action="store_true", help="resume a half-done stage although its configuration changed"
     )
+    parser.add_argument(
+        "--distributed",
+        metavar="HOW",
+        help="this is one of several processes, which train together: auto (TPU pods, GKE, Slurm, MPI), or "
+        "HOST:PORT,COUNT,INDEX",
+    )
+    parser.add_argument("--topology", help="aot: a slice as libtpu names it, for instance v5p:4x4x8")
+    parser.add_argument("--slices", type=int, default=1, help="aot: how many such slices")
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
     return parser
 
@@ -147,11 +157,14 @@ def _suggestion(name: str, known) -> str:
 
 
 def log_to(path) -> None:
-    """Sends the project's log lines to the console and, if it is local, to a file, which also gets progress lines."""
+    """Sends the project's log lines to the console and, if it is local, to a file, which also gets progress lines.
+
+    None: to the console only.
+    """
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if sys.stderr.isatty():  # progress stands there already, in place
         handlers[0].addFilter(lambda record: not record.name.endswith(".progress"))
-    if "://" not in os.fspath(path):  # object stores cannot append
+    if path and "://" not in os.fspath(path):  # object stores cannot append
         handlers.append(logging.FileHandler(path))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
@@ -174,6 +187,12 @@ def register() -> None:
 
 
 def run_recipe(flags: argparse.Namespace) -> None:
+    from oc_jax import distributed
+
+    if flags.distributed:
+        if flags.mode != "train":
+            raise ValueError("several processes run training stages only: give --mode=train")
+        distributed.start(flags.distributed)
     register()
     import gin
     from etils import epath
@@ -185,7 +204,7 @@ def run_recipe(flags: argparse.Namespace) -> None:
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise recipe.RecipeError(f"run.recipe names a stage twice: {', '.join(names)}; give each its own scope")
-    if flags.mode == "train":
+    if flags.mode in ("train", "aot"):
         stages = [stage for stage in stages if stage.selector.endswith("train.train")]
     check_scopes(flags.gin_bindings, stages)
     if missing := recipe.unbound(stages):
@@ -199,12 +218,35 @@ def run_recipe(flags: argparse.Namespace) -> None:
         raise recipe.RecipeError("give a directory for the results with --workdir")
     workdir = epath.Path(os.path.abspath(flags.workdir) if "://" not in flags.workdir else flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    log_to(workdir / "run.log")
+    if flags.mode == "aot":
+        return compile_stages(flags, stages, workdir)
+    log_to(workdir / "run.log" if distributed.leads() else None)
+    distributed.cache_compilations(workdir / "_compiled")
     for number, stage in enumerate(stages, start=1):
         recipe.LOGGER.info(f"[{number}/{len(stages)}] {stage.name}")
-        if recipe.run_stage(stage, workdir, allow_config_change=flags.allow_config_change):
+        if recipe.run_stage(stage, workdir, allow_config_change=flags.allow_config_change) and distributed.leads():
             (workdir / "config.gin").write_text(gin.config_str())
             (workdir / "operative_config.gin").write_text(recipe.operative_config(workdir, stages))
+    recipe.LOGGER.info(FINISHED)
+
+
+def compile_stages(flags: argparse.Namespace, stages, out) -> None:
+    """One ahead-of-time report for each training stage whose step differs from those before it."""
+    from oc_jax import aot
+
+    if not flags.topology:
+        raise ValueError("name the TPU to compile for with --topology, for instance --topology=v5p:4x4x8")
+    run, seen = pathlib.Path(flags.gin_file[-1]).stem, []
+    for stage in stages:
+        arguments = stage.arguments()
+        shape = [arguments[k] for k in ("model", "mesh", "batch_size", "accumulation", "seq_len")]
+        if shape in seen:
+            continue
+        seen.append(shape)
+        described = aot.report(arguments, flags.topology, flags.slices)
+        name = "-".join([run, stage.name, *([f"{flags.slices}x"] if flags.slices > 1 else []), flags.topology])
+        aot.write(described, out, name.replace(":", "_"), "python run.py " + " ".join(sys.argv[1:]))
+        print((out / f"{name.replace(':', '_')}.md").read_text())
 
 
 def one_line(error: BaseException) -> str:
@@ -220,5 +262,10 @@ if __name__ == "__main__":
     except (ValueError, OSError, ArithmeticError, RuntimeError, ImportError) as error:
         if os.environ.get("OC_TRACEBACK"):
             raise
+        code = getattr(error, "exit_code", 1)
+        if "--distributed" in " ".join(sys.argv) and code:
+            from oc_jax import distributed
+
+            distributed.stop(error, one_line(error), code)
         print(f"run.py: {one_line(error)}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 1))
+        sys.exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import grain
+import jax
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
@@ -36,14 +38,16 @@ def load_manifest(directory: epath.Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def verify(directory: epath.Path, *, contents: bool = True) -> dict[str, Any]:
-    """Checks that every shard is present, of its recorded size and (with `contents`) of its recorded SHA-256.
+def verify(directory: epath.Path) -> dict[str, Any]:
+    """Checks that every shard is present, of its recorded size and of its recorded SHA-256.
 
-    Returns the manifest. Raises FileNotFoundError or ValueError naming the shard, at start-up, not at step 40,000.
+    Each of several processes hashes its part of the shards. Returns the manifest.
+
+    Raises FileNotFoundError or ValueError naming the shard, at start-up, not at step 40,000.
     """
     manifest = load_manifest(directory)
 
-    def check(shard: dict[str, Any]) -> None:
+    def check(number: int, shard: dict[str, Any]) -> None:
         path = epath.Path(directory) / shard["file"]
         if not path.exists():
             raise FileNotFoundError(f"shard {path} is missing: delete {directory} and run its recipe again")
@@ -53,7 +57,7 @@ def verify(directory: epath.Path, *, contents: bool = True) -> dict[str, Any]:
                 f"shard {path} is damaged ({size} bytes, {shard['bytes']} expected): delete {directory} and run its "
                 "recipe again"
             )
-        if contents:
+        if number % jax.process_count() == jax.process_index():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != shard["sha256"]:
@@ -66,7 +70,7 @@ def verify(directory: epath.Path, *, contents: bool = True) -> dict[str, Any]:
     if not lengths.exists() or hashlib.sha256(lengths.read_bytes()).hexdigest() != manifest["lengths_sha256"]:
         raise ValueError(f"{lengths} is missing or damaged: delete {directory} and run its recipe again")
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        list(pool.map(check, manifest["shards"]))
+        list(pool.map(check, itertools.count(), manifest["shards"]))
     return manifest
 
 
@@ -253,6 +257,28 @@ def open_mixture(
     return sources
 
 
+class Stream:
+    """Examples without end, each epoch in another order; blocks of `block` neighbours stay together.
+
+    So stages of other sequence lengths can go on in one order: their blocks hold the same tokens.
+    """
+
+    def __init__(self, examples: Examples, *, seed: int, block: int, tag: int):
+        if len(examples) < block:
+            raise ValueError(f"{len(examples)} windows do not fill a block of {block}: lower train.block_len")
+        self.examples, self.block, self.tag = examples, block, tag
+        blocks = len(examples) // block
+        # As good as without end; an endless data set has a length that Grain cannot always represent.
+        self.blocks = grain.MapDataset.range(blocks).seed(seed).shuffle().repeat(2**40 // blocks + 1)
+
+    def __len__(self) -> int:
+        return len(self.blocks) * self.block
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        block = int(self.blocks[index // self.block])  # pyright: ignore[reportArgumentType]
+        return self.examples[block * self.block + index % self.block] | {"source": self.tag}
+
+
 def batches(
     mixture: Mapping[str, tuple[Examples, float]],
     *,
@@ -260,27 +286,55 @@ def batches(
     accumulation: int,
     seed: int,
     start: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """This process's share of the global batches from number `start` on, without end.
+    block: int = 1,
+    part: int = 0,
+    parts: int = 1,
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """One of `parts` equal parts of the global batches from number `start` on, without end.
 
-    mixture: name → (examples, weight); weights are shares of tokens. Every epoch of a source is permuted anew from
-    `seed`. Arrays are [accumulation, batch_size / accumulation / process_count, seq_len]. Raises ValueError when
-    batch_size does not divide.
+    mixture: name → (examples, weight); weights are shares of tokens. `block` windows of token data sets stay together
+    when every epoch of a source is permuted anew from `seed`. Yields arrays [accumulation, batch_size / accumulation /
+    parts, seq_len], and the number of examples of each source in this part. Raises ValueError when batch_size does not
+    divide.
     """
-    if batch_size % (accumulation * process_count):
+    if batch_size % (accumulation * parts):
         raise ValueError(
-            f"batch_size {batch_size} does not divide over {accumulation} accumulation steps × {process_count} hosts"
+            f"batch_size {batch_size} does not divide over {accumulation} accumulation steps × {parts} hosts"
         )
     sources = [
-        # As good as without end; an endless data set has a length that Grain cannot always represent.
-        grain.MapDataset.source(examples).seed(seed + i).shuffle().repeat(2**40 // len(examples) + 1)
+        grain.MapDataset.source(
+            Stream(examples, seed=seed + i, block=block if isinstance(examples, PackedDocuments) else 1, tag=i)
+        )
         for i, (examples, _) in enumerate(mixture.values())
     ]
     mixed = grain.MapDataset.mix(sources, [weight for _, weight in mixture.values()])
-    local = mixed[process_index::process_count].batch(batch_size // process_count)
+    local = mixed[part::parts].batch(batch_size // parts)
     iterator = iter(local.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
     grain.experimental.set_next_index(iterator, start)
     for batch in iterator:
-        yield Batch(**{k: v.reshape(accumulation, -1, *v.shape[1:]) for k, v in batch.items()})
+        drawn = np.bincount(batch.pop("source"), minlength=len(sources))
+        yield Batch(**{k: v.reshape(accumulation, -1, *v.shape[1:]) for k, v in batch.items()}), drawn
+
+
+def local_part(sharding: jax.sharding.Sharding, shape: tuple[int, int, int]) -> tuple[int, int, slice]:
+    """(part, parts, columns): which of how many parts of a batch [accumulation, batch, length] this process reads.
+
+    Processes that split the sequence or the model between them read the same rows, each its columns. Raises ValueError
+    for a mesh whose processes hold overlapping rows.
+    """
+    rows: dict[int, set[tuple[int, int]]] = {}
+    columns: dict[int, set[tuple[int, int]]] = {}
+    for device, index in sharding.devices_indices_map(shape).items():
+        row, column = (s.indices(n)[:2] for s, n in zip(index[1:], shape[1:], strict=True))
+        rows.setdefault(device.process_index, set()).add(row)
+        columns.setdefault(device.process_index, set()).add(column)
+    groups = sorted({tuple(sorted(held)) for held in rows.values()})
+    if len({bounds for group in groups for bounds in group}) != sum(map(len, groups)):
+        raise ValueError("processes of this mesh hold overlapping parts of the batch: change MeshConfig")
+    mine = jax.process_index()
+    held = columns[mine]
+    return (
+        groups.index(tuple(sorted(rows[mine]))),
+        len(groups),
+        slice(min(start for start, _ in held), max(stop for _, stop in held)),
+    )

@@ -1,16 +1,24 @@
-"""What a training run tells about itself: metrics.jsonl, TensorBoard events, one progress line."""
+"""What a training run tells about itself: metrics.jsonl and TensorBoard always, Weights & Biases if WANDB_PROJECT is
+set, a profile on request, one progress line."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 import psutil
 from etils import epath
+
+from oc_jax import flops
 
 LOGGER = logging.getLogger("oc_jax.progress")  # a console that shows the line in place leaves this logger out
 
@@ -34,6 +42,7 @@ class MetricsWriter:
         self._rewrite()
         self._file = None if "://" in os.fspath(self._path) else self._path.open("a")
         self._events = SummaryWriter(os.fspath(epath.Path(directory) / "tensorboard"), purge_step=resume_step + 1)
+        self._wandb = _start_wandb(epath.Path(directory)) if os.environ.get("WANDB_PROJECT") else None
 
     def _rewrite(self) -> None:
         temporary = self._path.with_suffix(".tmp")
@@ -50,9 +59,11 @@ class MetricsWriter:
             self._lines.append(line)
             if time.monotonic() - self._written > self.REMOTE_SECONDS:
                 self._rewrite()
-        for name, value in row.items():
-            if isinstance(value, float) and name != "time":
-                self._events.add_scalar(name, value, row["step"])
+        scalars = {name: value for name, value in _flat(row).items() if isinstance(value, float) and name != "time"}
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, row["step"])
+        if self._wandb:
+            self._wandb.log(scalars, step=row["step"])
 
     def close(self) -> None:
         if self._file:
@@ -60,6 +71,24 @@ class MetricsWriter:
         else:
             self._rewrite()
         self._events.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} → {"a/b": 1}"""
+    flat = {}
+    for name, value in row.items():
+        flat |= {f"{name}/{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _start_wandb(directory: epath.Path):
+    """A Weights & Biases run that a resume continues. Raises ImportError when WANDB_PROJECT is set without wandb."""
+    import wandb  # pyright: ignore[reportMissingImports]
+
+    identity = hashlib.sha256(os.fspath(directory).encode()).hexdigest()[:16]
+    return wandb.init(name=f"{directory.parent.name}/{directory.name}", id=identity, resume="allow")
 
 
 def read(path: epath.Path) -> list[dict[str, Any]]:
@@ -76,6 +105,129 @@ def read(path: epath.Path) -> list[dict[str, Any]]:
 
 def host_rss_gb() -> float:
     return psutil.Process().memory_info().rss / 2**30
+
+
+class RunLog:
+    """Metrics, progress and profile of one train stage; a context manager. Only the first process writes.
+
+    Rates and step times leave the first step of a process out: it is compilation. Goodput is the share of all time
+    since the stage first began, pauses and lost steps included, that went into steps which count.
+
+    Args:
+      out: the stage's directory; holds metrics.jsonl, tensorboard/ and profile/.
+      step, last_step: the global step it stands at, and will end at.
+      tokens: positions per step; flops_per_token: of the model, forward and backward.
+      sources: names of the data sets, as counted by `after_step`.
+      profile_steps: (first, last) step of a window to trace with JAX's profiler into profile/.
+    """
+
+    def __init__(
+        self,
+        out: epath.Path,
+        step: int,
+        last_step: int,
+        *,
+        log_every: int,
+        tokens: int,
+        flops_per_token: float,
+        sources: Sequence[str],
+        profile_steps: Sequence[int] | None = None,
+    ):
+        self._out, self._last_step, self._log_every = out, last_step, log_every
+        self._tokens, self._flops_per_token = tokens, flops_per_token
+        self._sources = sources
+        self._profile = tuple(profile_steps or ())
+        self._writer = MetricsWriter(out, resume_step=step) if jax.process_index() == 0 else None
+        last = self._writer.last if self._writer else {}
+        self.last_loss: float | None = last.get("loss")
+        self._productive = last.get("goodput", 0.0) * last.get("wall_seconds", 0.0)
+        self._began = last["time"] - last.get("wall_seconds", 0.0) if last else time.time()
+        self._progress = ProgressLine(out.name, last_step)
+        self._before: dict[str, jax.Array] | None = None  # metrics of the step that may still be running
+        self._tick: float | None = None  # when the step before was complete
+        self._seconds: list[float] = []
+        self._drawn = np.zeros(len(sources), np.int64)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def after_step(self, step: int, metrics: dict[str, jax.Array], drawn: np.ndarray) -> None:
+        """Call when step `step` has been dispatched; waits for the one before, so the devices always have work.
+
+        drawn: the examples that it read of each source. Raises FloatingPointError at a logged step that broke.
+        """
+        self._drawn += drawn
+        self._wait(self._before)
+        self._before = metrics
+        if step in self._profile:
+            (jax.profiler.start_trace if step == self._profile[0] else _stop_trace)(os.fspath(self._out / "profile"))
+        first = self._tick is None and not self._seconds
+        if first or step % self._log_every == 0 or step == self._last_step:
+            self._wait(metrics)
+            self._before = None
+            self._write(step, {name: float(value) for name, value in metrics.items()})
+
+    def _wait(self, metrics: dict[str, jax.Array] | None) -> None:
+        if metrics is None:
+            return
+        jax.block_until_ready(metrics)
+        now = time.monotonic()
+        if self._tick is not None:
+            self._seconds.append(now - self._tick)
+        self._tick = now
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        self.require_finite(step, values)
+        self.last_loss = values["loss"]
+        if not self._writer:
+            return
+        row = {"step": step, "stage": self._out.name, **values, **self._rates()}
+        shares = (self._drawn / self._drawn.sum()).round(4).tolist()
+        row |= {"sources": dict(zip(self._sources, shares, strict=True)), "host_rss_gb": round(host_rss_gb(), 3)}
+        self._writer.write({**row, "time": time.time()})
+        note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}"
+        note += f"  {row['tokens_per_second']:,.0f} tokens/s" if row["tokens_per_second"] else "  compiled"
+        self._progress.update(
+            step, row["step_seconds"]["mean"], note + (f"  MFU {row['mfu']:.1%}" if row["mfu"] else "")
+        )
+        self._drawn[:] = 0
+        self._seconds = []
+
+    def _rates(self) -> dict[str, Any]:
+        seconds = self._seconds
+        mean = sum(seconds) / len(seconds) if seconds else None
+        peak = flops.peak_flops(jax.devices()[0].device_kind)
+        self._productive += sum(seconds)
+        wall = time.time() - self._began
+        return {
+            "tokens_per_second": self._tokens / mean if mean else None,
+            "mfu": self._tokens * self._flops_per_token / (mean * peak * jax.device_count()) if mean and peak else None,
+            "step_seconds": {"mean": mean, **{f"p{p}": _percentile(seconds, p) for p in (50, 90, 99)}},
+            "goodput": self._productive / wall if wall else 0.0,
+            "wall_seconds": wall,
+        }
+
+    def require_finite(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Raises FloatingPointError before a broken state is saved."""
+        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise FloatingPointError(
+                f"{self._out.name}: loss {loss}, gradient norm {norm} at step {step}: lower the learning rate and pass "
+                "--allow_config_change to go on from the last checkpoint"
+            )
+
+    def __exit__(self, *exception: object) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+def _stop_trace(directory: str) -> None:
+    jax.profiler.stop_trace()
+    LOGGER.info(f"profile written: tensorboard --logdir {directory}")
+
+
+def _percentile(values: Sequence[float], percent: int) -> float | None:
+    return float(np.percentile(values, percent)) if values else None
 
 
 class ProgressLine:

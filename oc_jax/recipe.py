@@ -30,10 +30,24 @@ import gin
 import psutil
 from etils import epath
 
+from oc_jax import distributed
+
 LOGGER = logging.getLogger("oc_jax.recipe")
 
 # Parameters that change how fast or how loud a stage is, never what it makes: a stage is not run again for them.
-INCIDENTAL = frozenset({"engine", "workers", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"})
+INCIDENTAL = frozenset(
+    {
+        "engine",
+        "workers",
+        "log_every",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "keep_every",
+        "profile_steps",
+        "watchdog_minutes",
+    }
+)
 
 
 class RecipeError(ValueError):
@@ -64,6 +78,11 @@ class Stage:
     def parameters(self) -> dict[str, Any]:
         """Every parameter this stage can see, as {"scope/name.parameter": JSON value}."""
         return dict(_parameters(self.scope, self.selector, self.function))
+
+    def arguments(self) -> dict[str, Any]:
+        """What gin passes to the function, references resolved, over its defaults."""
+        with gin.config_scope(self.scope or None):
+            return _values(self.scope, self.selector, self.function) | gin.get_bindings(self.selector)
 
     def directories(self, workdir: epath.Path) -> dict[str, Any]:
         """Input parameters with their directories resolved against `workdir`."""
@@ -216,7 +235,7 @@ def output_digest(directory: epath.Path) -> dict[str, Any]:
     total, count, digest = 0, 0, hashlib.sha256()
     for path in _files(directory):
         name = os.fspath(path.relative_to(directory))
-        apart = name.startswith("tensorboard/") or "_manifests" in path.parts
+        apart = name.startswith(("tensorboard/", "profile/")) or "_manifests" in path.parts
         if apart or name in ("DONE.json", "STARTED.json", "metrics.jsonl"):
             continue
         size = path.stat().length
@@ -244,19 +263,27 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = False) -> bool:
     """Skips, resumes or runs `stage`; returns whether it had anything to do.
 
-    A finished stage whose parameters and inputs are unchanged is skipped; one whose are not is run again, and its old
-    result moves to workdir/superseded. Raises RecipeError for a half-done stage whose parameters or inputs changed,
-    unless `allow_config_change`.
+    Of several processes the first decides and writes the records; all run the stage. A finished stage whose parameters
+    and inputs are unchanged is skipped; one whose are not is run again, and its old result moves to workdir/superseded.
+    Raises RecipeError for a half-done stage whose parameters or inputs changed, unless `allow_config_change`.
     """
+    wanted = distributed.from_leader(lambda: _begin(stage, workdir, allow_config_change))
+    if wanted is None:
+        return False
+    _call(stage, workdir / stage.name, stage.directories(workdir), wanted)
+    return True
+
+
+def _begin(stage: Stage, workdir: epath.Path, allow_config_change: bool) -> dict[str, Any] | None:
+    """Prepares the stage's directory. Returns what STARTED.json records, or None if there is nothing to do."""
     out = workdir / stage.name
-    directories = stage.directories(workdir)
     wanted = {"params": json.loads(json.dumps(stage.parameters())), "inputs": stage.inputs(workdir)}
     if (out / "DONE.json").exists():
         done = json.loads((out / "DONE.json").read_text())
         changed = _changes(done, wanted)
         if not changed:
             LOGGER.info(f"{stage.name}: done before ({done['seconds']:.0f} s), skipped")
-            return False
+            return None
         old = workdir / "superseded" / f"{stage.name.replace('/', '.')}-{done['outputs']['digest'][:12]}"
         LOGGER.info(
             f"{stage.name}: {changed[0]}{_more(changed)}: runs again; the old result moves to superseded/{old.name}"
@@ -278,8 +305,7 @@ def run_stage(stage: Stage, workdir: epath.Path, *, allow_config_change: bool = 
             LOGGER.info(f"{stage.name}: resumes")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "STARTED.json", wanted)
-    _call(stage, out, directories, wanted)
-    return True
+    return wanted
 
 
 def _call(stage: Stage, out: epath.Path, directories: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -289,6 +315,8 @@ def _call(stage: Stage, out: epath.Path, directories: dict[str, Any], wanted: di
     with PeakMemory() as memory:
         result = stage.function(out, **directories) or {}
     seconds = time.monotonic() - clock
+    if not distributed.leads():
+        return
     record = {
         "stage": stage.name,
         **wanted,

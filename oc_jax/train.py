@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
-import signal
-import time
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import gin
@@ -17,14 +17,16 @@ import optax
 from etils import epath
 
 from oc_jax import checkpoint, flops
-from oc_jax.data import batches, open_mixture
-from oc_jax.metrics import MetricsWriter, ProgressLine, host_rss_gb
+from oc_jax.data import batches, local_part, open_mixture
+from oc_jax.distributed import Preemption
+from oc_jax.metrics import RunLog
 from oc_jax.model import ModelConfig
 from oc_jax.packing import Batch
 from oc_jax.schedule import Schedule
 from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.step import BATCH_AXES, TrainState, init_state, make_train_step, state_shardings
 from oc_jax.tokenizer import Tokenizer
+from oc_jax.watchdog import Watchdog
 
 # Fields of ModelConfig that a checkpoint has to agree with.
 SHAPE_FIELDS = (
@@ -41,7 +43,7 @@ SHAPE_FIELDS = (
 class Preempted(RuntimeError):
     """SIGTERM came; the state is saved and the same command continues from it."""
 
-    exit_code = 143  # as of a process that SIGTERM ended
+    exit_code = 0  # an orderly end, which whoever sent the signal asked for
 
 
 @gin.configurable
@@ -66,10 +68,15 @@ def train(
     compute_dtype: str | None = None,
     loss_chunk: int = 512,
     seed: int = 0,
-    checkpoint_every: int = 1000,
+    order: str | None = None,
+    block_len: int | None = None,
+    checkpoint_every: int | None = 1000,
+    checkpoint_minutes: float = 30.0,
     keep_checkpoints: int = 2,
     keep_every: int | None = None,
     log_every: int = 10,
+    profile_steps: Sequence[int] | None = None,
+    watchdog_minutes: float = 30.0,
 ) -> dict[str, Any]:
     """Trains for `steps` steps and leaves the final state in out/checkpoints.
 
@@ -92,8 +99,14 @@ def train(
         are always fp32.
       loss_chunk: positions per slice of the loss; bounds the memory of the logits.
       seed: of initialisation and of the order of the data.
-      checkpoint_every: steps between saves; the newest `keep_checkpoints` stay, every `keep_every`-th for good.
+      order: names the order of the data. A stage that takes the state of another one under the same name goes on in the
+        data where that one stopped; None: the stage's own.
+      block_len: tokens that the order keeps together; a common multiple of the `seq_len` of stages that share it.
+      checkpoint_every, checkpoint_minutes: steps and time between saves, of which the newest `keep_checkpoints` stay.
+      keep_every: steps between saves that stay for good.
       log_every: steps between rows of metrics.jsonl.
+      profile_steps: first and last step of a window to trace into out/profile.
+      watchdog_minutes: how long nothing may happen before the stacks of all threads are logged.
 
     Returns:
       step, tokens, loss of the last step, epochs per data set, and the SHA-256 of the parameters (on one process).
@@ -122,12 +135,16 @@ def train(
     if vocabulary.vocab_size > model.vocab_size:
         raise ValueError(f"the tokenizer has {vocabulary.vocab_size} ids, ModelConfig.vocab_size is {model.vocab_size}")
     # Each stage has its own order, or annealing would begin with the windows that pretraining began with.
-    order = zlib.crc32(f"{seed} {out.name}".encode())
+    order = order or out.name
+    order_seed = zlib.crc32(f"{seed} {order}".encode())
+    block_len = block_len or seq_len
+    if block_len % seq_len:
+        raise ValueError(f"train.block_len = {block_len} is no multiple of train.seq_len = {seq_len}")
     sources = open_mixture(
         mixture,
         vocabulary,
         seq_len=seq_len,
-        seed=order,
+        seed=order_seed,
         mask_documents=mask_documents,
         pack_chats=pack_chats,
         skip_empty=skip_empty,
@@ -136,43 +153,62 @@ def train(
     # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.
     start, first_step = _starting_point(init_from, init, model)
     shapes, shardings = state_shardings(model, optimizer, layout)
-    own = checkpoint.latest(out / "checkpoints")
-    if own is not None:
-        state = checkpoint.restore(out / "checkpoints", shapes, shardings, own)
-    else:
+    state = checkpoint.restore_newest(out / "checkpoints", shapes, shardings)
+    if state is None:
         state = _initial_state(start, init_from, init, model, optimizer, layout, seed)
 
     # 4. The step, and its data from where the state stands.
     step_fn = make_train_step(model, optimizer, schedule, layout, compute_dtype=compute_dtype, loss_chunk=loss_chunk)
     step, last_step = int(state.step), first_step + steps
+    tokens = batch_size * seq_len
+    seen = start["tokens"] if start and init == "state" and start.get("order") == order else 0
+    batch_shape = (accumulation, batch_size // accumulation, seq_len)
+    part, parts, columns = local_part(layout.sharding(*BATCH_AXES), batch_shape)
     data = batches(
         sources,
         batch_size=batch_size,
         accumulation=accumulation,
-        seed=order,
-        start=step - first_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        seed=order_seed,
+        start=math.ceil(seen / tokens) + step - first_step,
+        block=block_len // seq_len,
+        part=part,
+        parts=parts,
     )
 
     # 5. The loop.
-    run = _Run(out, step, last_step, log_every, flops.train_flops_per_token(model, seq_len), batch_size * seq_len)
-    saver = checkpoint.Saver(out / "checkpoints", keep=keep_checkpoints, keep_every=keep_every)
     described = {"model": dataclasses.asdict(model), "seq_len": seq_len, "stage": out.name, "config": gin.config_str()}
-    with _Sigterm() as sigterm:  # until the last save is complete
-        try:
-            while step < last_step:
-                state, metrics = step_fn(state, _to_devices(next(data), layout))
-                step += 1
-                run.after_step(step, metrics)
-                if step % checkpoint_every == 0 or step == last_step or sigterm.received:
-                    run.require_finite(step, metrics)
-                    saver.save(step, state, described)
-                if sigterm.received:
-                    raise Preempted(f"{out.name} stopped by SIGTERM, saved at step {step}: run again to continue")
-        finally:
-            saver.close()
-            run.close()
+    log = RunLog(
+        out,
+        step,
+        last_step,
+        log_every=log_every,
+        tokens=tokens,
+        flops_per_token=flops.train_flops_per_token(model, seq_len),
+        sources=[os.path.basename(name) for name in sources],
+        profile_steps=profile_steps,
+    )
+    saver = checkpoint.Saver(
+        out / "checkpoints",
+        keep=keep_checkpoints,
+        every=checkpoint_every,
+        minutes=checkpoint_minutes,
+        keep_every=keep_every,
+    )
+    stopped = False
+    with Preemption() as preemption, log, Watchdog(out.name, minutes=watchdog_minutes) as watchdog, saver:
+        while step < last_step and not stopped:
+            batch, drawn = next(data)
+            state, metrics = step_fn(state, _to_devices(batch, columns, layout, batch_shape))
+            step += 1
+            log.after_step(step, metrics, drawn)
+            watchdog.alive(f"step {step}")
+            stopped = preemption.reached()
+            if stopped or step == last_step or saver.due(step, look_at_clock=step % log_every == 0):
+                log.require_finite(step, metrics)
+                position = {"order": order, "tokens": seen + (step - first_step) * tokens}
+                saver.save(step, state, described | position, required=stopped or step == last_step)
+    if stopped:
+        raise Preempted(f"{out.name} stopped by SIGTERM, saved at step {step}: run again to continue")
 
     # 6. What a reader wants to know of it.
     weights = sum(weight for _, weight in sources.values())
@@ -182,9 +218,9 @@ def train(
     }
     return {
         "step": step,
-        "tokens": steps * batch_size * seq_len,
+        "tokens": steps * tokens,
         "parameters": flops.parameter_count(model),
-        "loss": run.last_loss,
+        "loss": log.last_loss,
         "epochs": epochs,
         "left_out": sorted(path.name for path in mixture if os.fspath(path) not in sources),
         "params_sha256": params_sha256(state.params),
@@ -217,10 +253,10 @@ def _initial_state(start, init_from, init, model, optimizer, layout: Layout, see
     return fresh(params)
 
 
-def _to_devices(batch: Batch, layout: Layout) -> Batch:
-    """Global arrays [accumulation, batch, length] from this process's part of the batch."""
+def _to_devices(batch: Batch, columns: slice, layout: Layout, shape: tuple[int, int, int]) -> Batch:
+    """Global arrays [accumulation, batch, length] from the rows that this process has read."""
     sharding = layout.sharding(*BATCH_AXES)
-    return Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
+    return Batch(*(jax.make_array_from_process_local_data(sharding, x[..., columns], shape) for x in batch))
 
 
 def params_sha256(params) -> str | None:
@@ -232,66 +268,3 @@ def params_sha256(params) -> str | None:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
-
-
-class _Sigterm:
-    """Within the block, SIGTERM sets `received` instead of ending the process."""
-
-    received = False
-
-    def _receive(self, signum, frame):
-        self.received = True
-
-    def __enter__(self):
-        self._previous = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *exception):
-        signal.signal(signal.SIGTERM, self._previous)
-
-
-class _Run:
-    """Metrics and progress of one stage. Rates leave the first step out: it is compilation."""
-
-    def __init__(self, out: epath.Path, step: int, last_step: int, log_every: int, flops_per_token: float, tokens: int):
-        self.stage, self.first_step, self.last_step, self.log_every = out.name, step, last_step, log_every
-        self.flops_per_token, self.tokens = flops_per_token, tokens
-        self._rate_from: tuple[int, float] | None = None
-        self._writer = MetricsWriter(out, resume_step=step) if jax.process_index() == 0 else None
-        self.last_loss: float | None = self._writer.last.get("loss") if self._writer else None
-        self._progress = ProgressLine(self.stage, last_step)
-
-    def after_step(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        if self._rate_from is None:
-            jax.block_until_ready(metrics)
-            self._rate_from = (step, time.monotonic())
-        elif step % self.log_every and step != self.last_step:
-            return  # nothing is fetched from the devices, so they run ahead of the host
-        values = {k: float(v) for k, v in metrics.items()}
-        self.require_finite(step, metrics)
-        self.last_loss = values["loss"]
-        since, at = self._rate_from
-        seconds = (time.monotonic() - at) / (step - since) if step > since else None
-        self._rate_from = (step, time.monotonic())
-        rate = self.tokens / seconds if seconds else None
-        peak = flops.peak_flops(jax.devices()[0].device_kind)
-        mfu = rate * self.flops_per_token / (peak * jax.device_count()) if rate and peak else None
-        row = {"step": step, "stage": self.stage, **values, "tokens_per_second": rate, "mfu": mfu}
-        if self._writer:
-            self._writer.write({**row, "host_rss_gb": round(host_rss_gb(), 3), "time": time.time()})
-            note = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}"
-            note += f"  {rate:,.0f} tokens/s" if rate else "  compiled"
-            self._progress.update(step, seconds, note + (f"  MFU {mfu:.1%}" if mfu else ""))
-
-    def require_finite(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Raises FloatingPointError before a broken state is saved."""
-        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not (np.isfinite(loss) and np.isfinite(norm)):
-            raise FloatingPointError(
-                f"{self.stage}: loss {loss}, gradient norm {norm} at step {step}: lower the learning rate and pass "
-                "--allow_config_change to go on from the last checkpoint"
-            )
-
-    def close(self) -> None:
-        if self._writer:
-            self._writer.close()

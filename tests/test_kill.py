@@ -85,7 +85,7 @@ def test_sigterm_saves_and_the_next_run_goes_on(corpus, undisturbed, tmp_path):
         time.sleep(0.02)
     process.terminate()
     _, stderr = process.communicate()
-    assert process.returncode == 143 and "stopped by SIGTERM, saved at step" in stderr.splitlines()[-1]
+    assert process.returncode == 0 and "stopped by SIGTERM, saved at step" in stderr.splitlines()[-1]
     assert not (workdir / "pretrain" / "DONE.json").exists()
     finished = small_recipe.run(corpus, workdir)
     assert finished.returncode == 0 and "pretrain: resumes" in finished.stderr

@@ -196,9 +196,7 @@ def import_model(source: epath.Path, out: epath.Path, *, mesh: MeshConfig = Mesh
     import_tokenizer(source, out.parent / "tokenizer")
     params = load_params(source, config, make_layout(mesh))
     described = {"model": dataclasses.asdict(config), "stage": out.name, "config": f"# imported from {source}\n"}
-    saver = checkpoint_lib.Saver(out / "checkpoints", keep=1)
-    saver.save(0, {"params": params}, described)
-    saver.close()
+    checkpoint_lib.write(out / "checkpoints", 0, {"params": params}, described)
     return config
 
 

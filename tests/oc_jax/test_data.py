@@ -29,7 +29,7 @@ def examples(datasets, tokenizer, name="corpus", seq_len=96, mask=False, pack=Tr
 def take(datasets, tokenizer, count, **options):
     mixture = {"corpus": (examples(datasets, tokenizer), 3.0), "other": (examples(datasets, tokenizer, "other"), 1.0)}
     options = {"batch_size": 8, "accumulation": 1, "seed": 7, "start": 0} | options
-    return list(itertools.islice(batches(mixture, **options), count))
+    return [batch for batch, _ in itertools.islice(batches(mixture, **options), count)]
 
 
 def test_records_hold_each_document_once_and_end_with_eos(datasets, tokenizer):
@@ -66,7 +66,7 @@ def test_a_resume_is_a_seek_and_hosts_share_the_global_batch(datasets, tokenizer
     for a, b in zip(whole[5:], take(datasets, tokenizer, 7, start=5), strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
     for hosts in (2, 4):
-        parts = [take(datasets, tokenizer, 12, process_index=i, process_count=hosts) for i in range(hosts)]
+        parts = [take(datasets, tokenizer, 12, part=i, parts=hosts) for i in range(hosts)]
         for step, batch in enumerate(whole):
             shared = np.concatenate([part[step].tokens[0] for part in parts])
             assert sorted(map(bytes, shared)) == sorted(map(bytes, batch.tokens[0]))
@@ -89,7 +89,7 @@ def test_mixture_weights_are_shares_of_tokens(datasets, tokenizer):
 def test_every_epoch_permutes_the_windows_anew(datasets, tokenizer):
     corpus = examples(datasets, tokenizer, "other", seq_len=512)
     stream = batches({"other": (corpus, 1.0)}, batch_size=1, accumulation=1, seed=0, start=0)
-    rows = [bytes(b.tokens) for b in itertools.islice(stream, 2 * len(corpus))]
+    rows = [bytes(b.tokens) for b, _ in itertools.islice(stream, 2 * len(corpus))]
     first, second = rows[: len(corpus)], rows[len(corpus) :]
     assert len(set(first)) == len(corpus) and set(first) == set(second) and first != second
 
@@ -144,7 +144,7 @@ def test_missing_and_damaged_files_are_named_at_once(datasets, tokenizer, tmp_pa
         open_examples(copy, tokenizer, seq_len=64, seed=0, mask_documents=False, pack_chats=True)
     shard.write_bytes(intact[:-1])
     with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-        verify(copy, contents=False)
+        verify(copy)
     shard.unlink()
     with pytest.raises(FileNotFoundError, match=f"{shard.name} is missing"):
         verify(copy)
