@@ -152,7 +152,7 @@ def functions(
     *,
     documents: epath.Path = epath.Path("split"),
     min_docstring: int = 40,
-    buckets: int = 16,
+    buckets: int = 0,
     engine: Engine = LocalEngine(),
 ) -> dict:
     """Cuts documented functions out of the training documents: one small document each.
@@ -167,7 +167,7 @@ def functions(
       out: documents directory to write.
       documents: documents with column `split`.
       min_docstring: characters that a docstring, or the comment above a function, must have.
-      buckets: number of parts to write; the rows of one must fit in memory.
+      buckets: number of parts to write, 0 for as many as fit in memory.
     """
     scratch = out / "_scratch"
     scratch.mkdir(parents=True, exist_ok=True)

@@ -36,12 +36,13 @@ def exact_dedup(
     out: epath.Path,
     *,
     documents: epath.Path = epath.Path("preprocess"),
-    buckets: int = 16,
+    buckets: int = 0,
     engine: Engine = LocalEngine(),
 ) -> dict:
     """Keeps one file of those with the same bytes (SHA-256).
 
-    Reason: ``exact_duplicate: <id of the survivor>``. The output has `buckets` parts; a bucket must fit in memory.
+    Reason: ``exact_duplicate: <id of the survivor>``. The output has `buckets` parts, 0 for as many as
+    fit in memory.
     """
     engine.reduce(
         _drop_exact, docs.parts(documents), out, key="content_sha256", buckets=buckets, label="exact duplicates"
