@@ -249,7 +249,6 @@ EVAL_DATA = {
     "mbpp_3shot": ("mbpp/mbpp.jsonl", 10, 50),
     "cruxeval_i": ("cruxeval/cruxeval.jsonl", 40, 20),
     "cruxeval_o": ("cruxeval/cruxeval.jsonl", 40, 20),
-    "bigcodebench": ("bigcodebench/BigCodeBench-hf.jsonl.gz", 150, 3),
 }
 
 

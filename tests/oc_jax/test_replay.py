@@ -45,3 +45,9 @@ def test_multipl_e(shared_data, language):
     every, allowed = LANGUAGES[language]
     found = differences(REGISTRY["multipl_e"], replay.multipl_e(epath.Path(shared_data / "eval"), language)[::every])
     assert len(found) <= allowed, found
+
+
+@pytest.mark.slow
+def test_bigcodebench_solutions_that_need_no_library(shared_data):
+    cases = replay.canonical(epath.Path(shared_data / "eval"), "bigcodebench")[::40]
+    assert len(differences(REGISTRY["bigcodebench"], cases)) <= 1 < len(cases)
