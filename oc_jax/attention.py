@@ -6,12 +6,17 @@ attending across packed documents is the classic bug of this field.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from oc_jax.sharding import Layout
 
 _MASKED = -1e30  # finite, so that a row with nothing to attend to gives numbers, not NaN
+_SPLASH_BLOCK = 512  # queries and keys per tile; smaller where the sequence is
 
 
 def attention(
@@ -20,24 +25,37 @@ def attention(
     v: jax.Array,  # [batch, kv_length, kv_heads, head_dim]
     *,
     q_positions: jax.Array,  # [batch, q_length] int32
-    kv_positions: jax.Array,  # [batch, kv_length] int32
+    kv_positions: jax.Array | None = None,  # [batch, kv_length] int32
     q_segments: jax.Array | None = None,  # [batch, q_length] int32
     kv_segments: jax.Array | None = None,  # [batch, kv_length] int32
     backend: str = "reference",
+    layout: Layout | None = None,  # how the arrays are spread; None: one device
 ) -> jax.Array:  # [batch, q_length, heads, head_dim], dtype of q
     """Softmax attention over keys of the same segment whose position is not later than the query's.
 
     Positions restart in each packed document, segments tell documents apart; together they are the causal mask, for
-    training (packed or not), prefill and decoding from a cache alike. Raises ValueError for an unknown back end.
+    training (packed or not), prefill and decoding from a cache alike. `kv_positions` None says that keys and queries
+    are the same tokens and that positions grow along each segment; the fused kernels need that. Back ends: reference
+    (anywhere), splash (TPU), cudnn (GPU), or auto, which goes by the platform of `layout` or else of the process.
+
+    Raises ValueError for an unknown back end, and for a mask or a layout that the back end cannot honour.
     """
-    try:
-        function = BACKENDS[backend]
-    except KeyError:
-        raise ValueError(f"attention back end '{backend}' is unknown: use one of {sorted(BACKENDS)}") from None
-    return function(q, k, v, q_positions, kv_positions, q_segments, kv_segments)
+    if backend == "auto":
+        backend = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(_platform(layout), "reference")
+    if backend not in BACKENDS:
+        raise ValueError(f"attention back end '{backend}' is unknown: use auto or one of {sorted(BACKENDS)}")
+    if kv_positions is None:
+        kv_positions, kv_segments = q_positions, q_segments
+    elif backend != "reference":
+        raise ValueError(f"attention back end '{backend}' knows no keys but the queries' own (a cache): use reference")
+    return BACKENDS[backend](q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout)
 
 
-def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments):
+def _platform(layout: Layout | None) -> str:
+    return jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
+
+
+def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
     """Plain einsums with fp32 softmax: the truth that the other back ends are held to."""
     batch, q_length, heads, head_dim = q.shape
     kv_heads = k.shape[2]
@@ -49,7 +67,88 @@ def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments):
     scores = jnp.where(mask[:, None, None], scores, _MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bkgqs,bskd->bqkgd", weights, v)
-    return out.reshape(batch, q_length, heads, head_dim)
+    return checkpoint_name(out.reshape(batch, q_length, heads, head_dim), "context")
 
 
-BACKENDS: dict[str, Callable[..., jax.Array]] = {"reference": _reference}
+def _splash(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+    """The Pallas flash attention of JAX for TPU, each device on its own heads and queries and on all keys.
+
+    On any other platform the kernel is interpreted, which is slow and only good for tests.
+    """
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+
+    length, heads, head_dim = q.shape[1:]
+    context = 1 if layout is None else layout.ways("length")
+    interpret = _platform(layout) != "tpu"
+    padding = -length % (128 * context)
+    if padding:  # at the end, where causality hides it
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
+        q, k, v = pad(q), pad(k), pad(v)
+        q_segments = kv_segments = None if q_segments is None else pad(q_segments)
+    local_heads = heads if layout is None else heads // layout.ways("act_heads")
+    kernel = _splash_kernel(length + padding, local_heads, context, interpret)
+
+    def local(kernel, q, k, v, q_segments, kv_segments):
+        segments = None if q_segments is None else splash.SegmentIds(q_segments, kv_segments)
+        heads_first = lambda x: x.swapaxes(1, 2)
+        out = jax.vmap(kernel)(heads_first(q), heads_first(k), heads_first(v), segments)
+        return heads_first(out)
+
+    q = q * jnp.asarray(head_dim**-0.5, q.dtype)
+    if layout is None:
+        out = local(kernel, q, k, v, q_segments, kv_segments)
+    else:
+        queries = layout.spec("batch", "length", "act_heads", "head_dim")
+        keys = layout.spec("batch", None, "act_kv_heads", "head_dim")
+        segments = (None, None)
+        if q_segments is not None:
+            segments = (layout.spec("batch", "length"), layout.spec("batch", None))
+        kernel_spec = kernel.manual_sharding_spec(layout.sharding(None, "length"))
+        out = jax.shard_map(
+            local,
+            mesh=layout.mesh,
+            in_specs=(kernel_spec, queries, keys, keys, *segments),
+            out_specs=queries,
+            check_vma=False,
+        )(kernel, q, k, v, q_segments, kv_segments)
+    return out[:, :length]
+
+
+@functools.cache
+def _splash_kernel(length: int, heads: int, context: int, interpret: bool):
+    """The kernel for a causal mask of `length` keys whose queries are cut into `context` parts."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    def block(size: int) -> int:
+        return next(b for b in range(min(_SPLASH_BLOCK, size), 0, -128) if size % b == 0)
+
+    queries, keys = block(length // context), block(length)
+    with jax.ensure_compile_time_eval():
+        return splash.make_splash_mha(
+            masks.MultiHeadMask([masks.CausalMask((length, length))] * heads),
+            block_sizes=splash.BlockSizes(
+                block_q=queries,
+                block_kv=keys,
+                block_q_dkv=queries,
+                block_kv_dkv=keys,
+                block_q_dq=queries,
+                block_kv_dq=keys,
+            ),
+            head_shards=1,
+            q_seq_shards=context,
+            residual_checkpoint_name="context",
+            interpret=interpret,
+        )
+
+
+def _cudnn(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+    """cuDNN's flash attention. Packed documents are told apart by a mask of [batch, 1, length, length]."""
+    if layout is not None and layout.ways("length") > 1:
+        raise ValueError("attention back end 'cudnn' cannot split the sequence: set MeshConfig.context = 1")
+    mask = None if q_segments is None else (q_segments[:, None, :, None] == kv_segments[:, None, None, :])
+    out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
+    return checkpoint_name(out, "context")
+
+
+BACKENDS: dict[str, Callable[..., jax.Array]] = {"reference": _reference, "splash": _splash, "cudnn": _cudnn}

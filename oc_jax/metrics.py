@@ -21,6 +21,7 @@ from etils import epath
 from oc_jax import flops
 
 LOGGER = logging.getLogger("oc_jax.progress")  # a console that shows the line in place leaves this logger out
+MAX_NONFINITE = 16  # steps in a row that an optimizer may skip because their loss or gradient is not finite
 
 
 class MetricsWriter:
@@ -208,9 +209,10 @@ class RunLog:
         }
 
     def require_finite(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Raises FloatingPointError before a broken state is saved."""
+        """Raises FloatingPointError before a broken state is saved; an optimizer that skips such steps may do so."""
         loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if int(metrics.get("nonfinite", MAX_NONFINITE + (not finite))) > MAX_NONFINITE:
             raise FloatingPointError(
                 f"{self._out.name}: loss {loss}, gradient norm {norm} at step {step}: lower the learning rate and pass "
                 "--allow_config_change to go on from the last checkpoint"

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gin
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from oc_jax.attention import attention
+from oc_jax.sharding import Layout
 
 Params = dict[str, Any]  # nested dict of arrays, the tree that is trained, saved and exported
-Constrain = Callable[..., jax.Array]  # (x, *logical axis names) → x
+
+# What the backward pass keeps of a layer (besides its input) and what it computes again.
+REMAT = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+# In order: q, k, v as attention reads them; its output; the residual stream after attention; halves of SwiGLU.
+ACTIVATIONS = ("query", "key", "value", "context", "middle", "gate", "up")
 
 
 @gin.configurable
@@ -39,8 +49,8 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     rms_norm_eps: float = 1e-5
     initializer_range: float = 0.02
-    attention_backend: str = "reference"
-    remat: str = "none"  # none | dots | full: what the backward pass recomputes
+    attention_backend: str = "auto"
+    remat: str | Sequence[str] = "none"  # none | dots | full, or the ACTIVATIONS to keep
 
     def __post_init__(self):
         if self.num_attention_heads % self.num_key_value_heads:
@@ -48,15 +58,20 @@ class ModelConfig:
                 f"ModelConfig: {self.num_attention_heads} query heads do not divide over "
                 f"{self.num_key_value_heads} key-value heads"
             )
-        if self.remat not in REMAT:
-            raise ValueError(f"ModelConfig.remat = '{self.remat}' is unknown: use one of {sorted(REMAT)}")
+        if not isinstance(self.remat, str):
+            object.__setattr__(self, "remat", tuple(self.remat))  # hashable, so that a config can be a static argument
+        known = self.remat in REMAT if isinstance(self.remat, str) else not set(self.remat) - set(ACTIVATIONS)
+        if not known:
+            raise ValueError(
+                f"ModelConfig.remat = {self.remat!r} is unknown: use one of {sorted(REMAT)} or a list of {ACTIVATIONS}"
+            )
 
-
-REMAT = {
-    "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+    @property
+    def remat_policy(self):
+        """The policy of `jax.checkpoint` that `remat` stands for."""
+        if isinstance(self.remat, str):
+            return REMAT[self.remat]
+        return jax.checkpoint_policies.save_only_these_names(*self.remat)
 
 
 class Cache(NamedTuple):
@@ -69,6 +84,10 @@ class Cache(NamedTuple):
 def make_cache(config: ModelConfig, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
     shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def _place(layout: Layout | None, x: jax.Array, *names: str) -> jax.Array:
+    return x if layout is None else layout.constrain(x, *names)
 
 
 def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
@@ -110,6 +129,64 @@ def _project_backward(spec, residuals, g):
 _project.defvjp(_project_forward, _project_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table: jax.Array, tokens: jax.Array, layout: Layout) -> jax.Array:
+    """Rows of `table` [vocab, embed] for `tokens` [batch, length] → [batch, length, embed].
+
+    Each device looks its own tokens up in its own part of the vocabulary. The gradient adds up in fp32, for a frequent
+    token occurs thousands of times in a batch, and is summed over the devices once.
+    """
+    return _look_up_forward(table, tokens, layout)[0]
+
+
+def _look_up_forward(table, tokens, layout: Layout):
+    def local(table, tokens):
+        table = jax.lax.all_gather(table, layout.axes("embed"), axis=1, tiled=True)
+        rows = _own_rows(tokens, len(table), layout)
+        x = jnp.where((rows < len(table))[..., None], table.at[rows].get(mode="clip"), 0)
+        return jax.lax.psum(x, layout.axes("vocab"))
+
+    vocab_embed, batch_length = layout.spec("vocab", "embed"), layout.spec("batch", "length")
+    x = jax.shard_map(
+        local,
+        mesh=layout.mesh,
+        in_specs=(vocab_embed, batch_length),
+        out_specs=layout.spec("batch", "length", "act_embed"),
+        check_vma=False,
+    )(table, tokens)
+    return x, (jnp.zeros((0, len(table)), table.dtype), tokens)
+
+
+def _look_up_backward(layout: Layout, residuals, gradient):
+    like, tokens = residuals
+    vocab, of_embed = like.shape[1] // layout.ways("vocab"), layout.axes("embed")
+
+    def local(tokens, gradient):
+        total = jnp.zeros((vocab, gradient.shape[-1]), jnp.float32)
+        total = total.at[_own_rows(tokens, vocab, layout)].add(gradient.astype(jnp.float32), mode="drop")
+        total = jax.lax.psum_scatter(total, of_embed, scatter_dimension=1, tiled=True)
+        rest = {*layout.axes("batch"), *layout.axes("length")} - set(of_embed)
+        return jax.lax.psum(total, tuple(sorted(rest))).astype(like.dtype)
+
+    table_gradient = jax.shard_map(
+        local,
+        mesh=layout.mesh,
+        in_specs=(layout.spec("batch", "length"), layout.spec("batch", "length", "act_embed")),
+        out_specs=layout.spec("vocab", "embed"),
+        check_vma=False,
+    )(tokens, gradient)
+    return table_gradient, None
+
+
+def _own_rows(tokens: jax.Array, rows: int, layout: Layout) -> jax.Array:
+    """`tokens` counted from this device's first of `rows` rows; `rows` where another device has it."""
+    own = tokens - jax.lax.axis_index(layout.axes("vocab")) * rows
+    return jnp.where((own >= 0) & (own < rows), own, rows)
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
 class RMSNorm(nnx.Module):
     def __init__(self, config: ModelConfig):
         self.scale = nnx.Param(jnp.ones((config.hidden_size,)), axes=("norm",))
@@ -134,21 +211,22 @@ class Attention(nnx.Module):
         self.o = _weight(rngs, config, (n, h, d), ("heads", "head_dim", "embed"))
         self.config = config
 
-    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, constrain: Constrain):
+    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, layout: Layout | None):
         """x [batch, length, embed] → same, and the cache with this layer's keys and values written at `positions`."""
         config = self.config
         q = project("bld,dnh->blnh", x, self.q[...])
         k = project("bld,dkh->blkh", x, self.k[...])
-        v = project("bld,dkh->blkh", x, self.v[...])
-        q = constrain(rope(q, positions, config.rope_theta), "batch", "length", "act_heads", "head_dim")
-        k = constrain(rope(k, positions, config.rope_theta), "batch", "length", "act_kv_heads", "head_dim")
-        kv_positions, kv_segments = positions, segment_ids
+        v = checkpoint_name(project("bld,dkh->blkh", x, self.v[...]), "value")
+        q = _place(layout, rope(q, positions, config.rope_theta), "batch", "length", "act_heads", "head_dim")
+        k = _place(layout, rope(k, positions, config.rope_theta), "batch", "length", "act_kv_heads", "head_dim")
+        q, k = checkpoint_name(q, "query"), checkpoint_name(k, "key")
+        kv_positions, backend = None, config.attention_backend
         if cache is not None:
             rows = jnp.arange(x.shape[0])[:, None]
             cache = Cache(cache.k.at[layer, rows, positions].set(k), cache.v.at[layer, rows, positions].set(v))
             k, v = cache.k[layer], cache.v[layer]
             # An empty slot's number is later than any query's position, so the causal mask hides it.
-            kv_positions = jnp.broadcast_to(jnp.arange(k.shape[1]), k.shape[:2])
+            kv_positions, backend = jnp.broadcast_to(jnp.arange(k.shape[1]), k.shape[:2]), "reference"
         out = attention(
             q,
             k,
@@ -156,8 +234,8 @@ class Attention(nnx.Module):
             q_positions=positions,
             kv_positions=kv_positions,
             q_segments=segment_ids,
-            kv_segments=kv_segments,
-            backend=config.attention_backend,
+            backend=backend,
+            layout=layout,
         )
         return project("blnh,nhd->bld", out, self.o[...]), cache
 
@@ -171,10 +249,10 @@ class MLP(nnx.Module):
         self.up = _weight(rngs, config, (d, m), ("embed", "mlp"))
         self.down = _weight(rngs, config, (m, d), ("mlp", "embed"))
 
-    def __call__(self, x: jax.Array, constrain: Constrain) -> jax.Array:
-        gate = project("bld,dm->blm", x, self.gate[...])
-        up = project("bld,dm->blm", x, self.up[...])
-        hidden = constrain(jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
+    def __call__(self, x: jax.Array, layout: Layout | None) -> jax.Array:
+        gate = checkpoint_name(project("bld,dm->blm", x, self.gate[...]), "gate")
+        up = checkpoint_name(project("bld,dm->blm", x, self.up[...]), "up")
+        hidden = _place(layout, jax.nn.silu(gate) * up, "batch", "length", "act_mlp")
         return project("blm,md->bld", hidden, self.down[...])
 
 
@@ -185,11 +263,11 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, constrain: Constrain):
-        attended, cache = self.attention(self.attention_norm(x), positions, segment_ids, layer, cache, constrain)
-        x = constrain(x + attended, "batch", "length", "act_embed")
-        x = x + self.mlp(self.mlp_norm(x), constrain)
-        return constrain(x, "batch", "length", "act_embed"), cache
+    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, layout: Layout | None):
+        attended, cache = self.attention(self.attention_norm(x), positions, segment_ids, layer, cache, layout)
+        x = checkpoint_name(_place(layout, x + attended, "batch", "length", "act_embed"), "middle")
+        x = x + self.mlp(self.mlp_norm(x), layout)
+        return _place(layout, x, "batch", "length", "act_embed"), cache
 
 
 class Transformer(nnx.Module):
@@ -207,21 +285,20 @@ class Transformer(nnx.Module):
         positions: jax.Array,  # [batch, length] int32
         segment_ids: jax.Array | None = None,  # [batch, length] int32; None: one document per row
         cache: Cache | None = None,
-        constrain: Constrain = lambda x, *names: x,
+        layout: Layout | None = None,  # how everything is spread over devices; None: all of it on one
     ) -> tuple[jax.Array, Cache | None]:
         """Hidden states [batch, length, hidden_size] before the output projection, and the updated cache."""
-        # Gathered over fsdp first: a look-up into a table split along the looked-up vectors has no efficient lowering.
-        table = constrain(self.embedding[...], "vocab", "act_embed")
-        x = constrain(table[tokens], "batch", "length", "act_embed")
+        table = self.embedding[...]
+        x = table[tokens] if layout is None else look_up(table, tokens, layout)
         graphdef, layers = nnx.split(self.layers)
 
         def block(carry, layer):
             # The cache is carried, not scanned over: so a step writes a few slots in place instead of copying it.
             (x, cache), (index, params) = carry, layer
-            return nnx.merge(graphdef, params)(x, positions, segment_ids, index, cache, constrain), None
+            return nnx.merge(graphdef, params)(x, positions, segment_ids, index, cache, layout), None
 
         if self.config.remat != "none":
-            block = jax.checkpoint(block, policy=REMAT[self.config.remat], prevent_cse=False)
+            block = jax.checkpoint(block, policy=self.config.remat_policy, prevent_cse=False)
         (x, cache), _ = jax.lax.scan(block, (x, cache), (jnp.arange(self.config.num_hidden_layers), layers))
         return self.norm(x), cache
 

@@ -82,31 +82,38 @@ class Layout:
     def sharding(self, *names: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, self.spec(*names))
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        """The mesh axes that split the logical axis `name`."""
+        axes = self.rules[name] or ()
+        return (axes,) if isinstance(axes, str) else tuple(axes)
+
+    def ways(self, *names: str) -> int:
+        """Into how many parts the logical axes `names` are split."""
+        return math.prod(self.mesh.shape[axis] for name in names for axis in self.axes(name))
+
     def constrain(self, x: jax.Array, *names: str | None) -> jax.Array:
         """Asks XLA to lay out `x` by the logical names of its axes."""
         return jax.lax.with_sharding_constraint(x, self.sharding(*names))
+
+    @property
+    def batch_shards(self) -> int:
+        """Into how many parts the batch axis is split."""
+        return self.ways("batch")
 
     def tree(self, axes, shapes):
         """NamedShardings for a tree of logical axis names; raises ValueError where a size does not divide."""
 
         def one(path, names, shape):
             sharding = self.sharding(*names)
-            for name, size, axis in zip(names, shape.shape, sharding.spec, strict=True):
-                ways = math.prod(self.mesh.shape[a] for a in ([axis] if isinstance(axis, str) else axis or []))
-                if size % ways:
+            for name, size in zip(names, shape.shape, strict=True):
+                if size % self.ways(name):
                     raise ValueError(
                         f"parameter {jax.tree_util.keystr(path)}: axis '{name}' of size {size} does not divide over "
-                        f"{ways} devices of mesh axis {axis}: change MeshConfig or its rules"
+                        f"{self.ways(name)} devices of mesh axis {self.rules[name]}: change MeshConfig or its rules"
                     )
             return sharding
 
         return jax.tree_util.tree_map_with_path(one, axes, shapes, is_leaf=lambda x: isinstance(x, tuple))
-
-    @property
-    def batch_shards(self) -> int:
-        """Into how many parts the batch axis is split."""
-        axes = self.rules["batch"] or ()
-        return math.prod(self.mesh.shape[a] for a in ((axes,) if isinstance(axes, str) else axes))
 
 
 def make_layout(config: MeshConfig, devices: Sequence[Any] | None = None) -> Layout:

@@ -11,8 +11,9 @@ import optax
 from flax import nnx
 
 from oc_jax import model as model_lib
-from oc_jax.loss import cross_entropy, join_length, split_length, token_log_probs
+from oc_jax.loss import cross_entropy, largest_divisor, token_log_probs
 from oc_jax.model import ModelConfig, Params
+from oc_jax.optim import counters
 from oc_jax.packing import Batch
 from oc_jax.schedule import Schedule
 from oc_jax.sharding import Layout
@@ -62,12 +63,13 @@ def make_train_step(
     *,
     compute_dtype: str,
     loss_chunk: int,
+    z_loss: float = 0.0,
 ):
     """Jitted (TrainState, Batch) → (TrainState, metrics); the state is donated.
 
     Micro-batches are summed before anything is divided: the gradient is that of the token mean over the global batch,
     however the batch is cut (accumulation) or spread (devices, hosts). metrics: fp32 scalars `loss` (nats per target
-    token), `tokens` (target tokens), `grad_norm`, `learning_rate`.
+    token), `tokens` (target tokens), `grad_norm`, `learning_rate`, and what `optim.counters` finds in the optimizer.
     """
     graphdef, _, axes = model_lib.abstract(config)
 
@@ -75,12 +77,12 @@ def make_train_step(
         # Cast where the parameter is still sharded: what is gathered over fsdp is half as large.
         params = jax.tree.map(lambda p, names: layout.constrain(p.astype(compute_dtype), *names), params, axes)
         model = nnx.merge(graphdef, params)
-        hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids, constrain=layout.constrain)
-        return cross_entropy(hidden, params["lm_head"], batch.targets, batch.weights, loss_chunk, layout.constrain)
+        hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids, layout=layout)
+        return cross_entropy(hidden, params["lm_head"], batch.targets, batch.weights, loss_chunk, z_loss, layout)
 
     def accumulate(params: Params, totals, batch: Batch):
         total_loss, total_weight, total_grads = totals
-        loss, grads = jax.value_and_grad(loss_sum)(params, batch)
+        (_, loss), grads = jax.value_and_grad(loss_sum, has_aux=True)(params, batch)
         totals = (total_loss + loss, total_weight + jnp.sum(batch.weights), jax.tree.map(jnp.add, total_grads, grads))
         return totals, None
 
@@ -90,7 +92,8 @@ def make_train_step(
         (loss, weight, grads), _ = jax.lax.scan(functools.partial(accumulate, state.params), totals, batch)
         weight = jnp.maximum(weight, 1.0)  # a batch without a single target leaves the weights to decay alone
         grads = jax.tree.map(lambda g: g / weight, grads)
-        direction, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        update = optax.with_extra_args_support(optimizer).update
+        direction, opt_state = update(grads, state.opt_state, state.params, loss=loss / weight)
         learning_rate = schedule(state.step)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
         metrics = {
@@ -98,6 +101,7 @@ def make_train_step(
             "tokens": weight,
             "grad_norm": optax.global_norm(grads),
             "learning_rate": jnp.float32(learning_rate),
+            **counters(opt_state),
         }
         return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -117,11 +121,17 @@ def make_score_step(config: ModelConfig, layout: Layout, *, compute_dtype: str, 
 
     def score(params: Params, tokens, targets, positions):
         params = jax.tree.map(lambda p: p.astype(compute_dtype), params)
-        hidden, _ = nnx.merge(graphdef, params)(tokens, positions, constrain=layout.constrain)
+        hidden, _ = nnx.merge(graphdef, params)(tokens, positions, layout=layout)
+
+        batch, length = targets.shape
+        chunk = largest_divisor(length, loss_chunk)
+
+        def split(x):  # [batch, length, …] → [chunks, batch, chunk, …]
+            return x.reshape(batch, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
 
         def log_probs(xs):
-            return token_log_probs(xs[0], params["lm_head"], xs[1], layout.constrain)
+            return token_log_probs(xs[0], params["lm_head"], xs[1], layout)
 
-        return join_length(jax.lax.map(log_probs, [split_length(x, loss_chunk) for x in (hidden, targets)]))
+        return jax.lax.map(log_probs, (split(hidden), split(targets))).swapaxes(0, 1).reshape(batch, length)
 
     return jax.jit(score)

@@ -10,9 +10,10 @@ LAYERS = [  # a module may import from later lines only
     {"train", "serve", "report", "recipe"},
     {"evals", "aot", "hf"},
     {"decode"},
-    {"step", "data", "checkpoint", "metrics"},
+    {"step", "data", "checkpoint", "metrics", "sampling"},
     {"model", "loss", "optim", "schedule", "chat", "packing"},
-    {"attention", "sharding", "flops", "tokenizer"},
+    {"attention"},
+    {"sharding", "flops", "hlo", "tokenizer", "distributed", "watchdog"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -7,7 +7,7 @@ import pytest
 from oc_jax import schedule
 from oc_jax.loss import cross_entropy
 from oc_jax.model import ModelConfig
-from oc_jax.optim import adamw
+from oc_jax.optim import adamw, skip_spikes
 from oc_jax.packing import Batch
 from oc_jax.sharding import MeshConfig, make_layout
 from oc_jax.step import init_state, make_score_step, make_train_step
@@ -125,7 +125,8 @@ def test_chunked_loss_and_gradient_equal_the_dense_ones(chunk):
             weights * jnp.take_along_axis(jax.nn.log_softmax(hidden @ head), targets[..., None], -1)[..., 0]
         )
 
-    ours = lambda h, w: cross_entropy(h, w, targets, weights, chunk, lambda x, *names: x)
+    layout = make_layout(MeshConfig(fsdp=1), jax.devices()[:1])
+    ours = lambda h, w: cross_entropy(h, w, targets, weights, chunk, 0.0, layout)[0]
     np.testing.assert_allclose(ours(hidden, head), dense(hidden, head), rtol=1e-6)
     for a, b in zip(jax.grad(ours, (0, 1))(hidden, head), jax.grad(dense, (0, 1))(hidden, head), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
@@ -170,3 +171,50 @@ def test_a_parameter_that_does_not_divide_is_named():
     layout = make_layout(MeshConfig(fsdp=1, tensor=8))
     with pytest.raises(ValueError, match=r"\['attention'\]\['k'\].*does not divide over 8"):
         init_state(CONFIG, adamw(), layout, seed=0)
+
+
+def train_on(losses, gradients, **options):
+    """Directions and the last state of `skip_spikes(scale_by_adam)` fed with one number per step."""
+    optimizer = skip_spikes(optax.scale_by_adam(), **options)
+    state, directions = optimizer.init({"w": jnp.zeros(1)}), []
+    update = jax.jit(optimizer.update)
+    for loss, gradient in zip(losses, gradients, strict=True):
+        direction, state = update({"w": jnp.full(1, gradient)}, state, {"w": jnp.zeros(1)}, loss=jnp.float32(loss))
+        directions.append(float(direction["w"][0]))
+    return np.asarray(directions), state
+
+
+def test_spikes_and_broken_steps_leave_no_trace_in_the_optimizer():
+    rng = np.random.default_rng(0)
+    losses, gradients = 3 + 0.1 * rng.random(40), 1 + 0.1 * rng.random(40)
+    without, expected = train_on(losses, gradients, window=16)
+    assert without.all() and int(expected.skipped) == 0
+    bad = [(20, 9.0, 1.0), (25, 3.0, 50.0), (30, np.nan, 1.0), (31, 3.0, np.inf)]
+    for at, loss, gradient in reversed(bad):
+        losses, gradients = np.insert(losses, at, loss), np.insert(gradients, at, gradient)
+    directions, state = train_on(losses, gradients, window=16)
+    places = [at + i for i, (at, *_) in enumerate(bad)]
+    assert not directions[places].any()
+    np.testing.assert_allclose(np.delete(directions, places), without)
+    np.testing.assert_array_equal(state.inner.mu["w"], expected.inner.mu["w"])
+    assert (int(state.skipped), int(state.nonfinite)) == (4, 0)
+    _, state = train_on([3.0] * 4 + [np.nan] * 3, [1.0] * 7, window=4)
+    assert int(state.nonfinite) == 3
+
+
+def test_z_loss_pulls_the_logits_and_leaves_the_reported_loss():
+    rng = np.random.default_rng(0)
+    hidden, head = jnp.asarray(rng.normal(size=(4, 16, 8)), jnp.float32), jnp.asarray(rng.normal(size=(8, 32)))
+    targets, weights = jnp.asarray(rng.integers(0, 32, (4, 16))), jnp.asarray(rng.random((4, 16)), jnp.float32)
+    layout = make_layout(MeshConfig(fsdp=2, tensor=2, context=2))
+
+    def dense(hidden, head):
+        log_z = jax.nn.logsumexp(hidden @ head, -1)
+        picked = jnp.take_along_axis(hidden @ head, targets[..., None], -1)[..., 0]
+        return jnp.sum(weights * (log_z - picked + 0.1 * log_z**2)), jnp.sum(weights * (log_z - picked))
+
+    ours = lambda h, w: cross_entropy(h, w, targets, weights, 4, 0.1, layout)
+    np.testing.assert_allclose(ours(hidden, head), dense(hidden, head), rtol=1e-5)
+    split = jax.jit(jax.grad(lambda h, w: ours(h, w)[0], (0, 1)))(hidden, head)
+    for a, b in zip(split, jax.grad(lambda h, w: dense(h, w)[0], (0, 1))(hidden, head), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
