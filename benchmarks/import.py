@@ -81,7 +81,7 @@ def measure(source: pathlib.Path, out: str) -> tuple[float, float, float]:
     """(GB before, GB at the peak, seconds)."""
     started = time.monotonic()
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(ROOT), str(source), out], check=True, capture_output=True, text=True
+        [sys.executable, "-c", CHILD, str(ROOT), str(source), out], check=True, stdout=subprocess.PIPE, text=True
     )
     before, peak = child.stdout.split()
     return int(before) / 1e9, int(peak) / 1e9, time.monotonic() - started

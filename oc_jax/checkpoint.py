@@ -110,7 +110,9 @@ class Saver:
 def write(directory: epath.Path, step: int, state: Any, metadata: dict[str, Any]) -> None:
     """Saves one state that fills the memory: piece by piece, without the copy that lets `Saver` go on training."""
     context = ocp.Context()
-    context.memory.write_concurrent_bytes = 2**28
+    # Orbax writes the shard of an array in one piece, and refuses one that is as large as this.
+    shards = (shard.data.nbytes for array in jax.tree.leaves(state) for shard in array.addressable_shards)
+    context.memory.write_concurrent_bytes = 1 + max(shards)
     with context, ocp.training.Checkpointer(_absolute(directory)) as checkpointer:
         checkpointer.save(step, state, force=True, custom_metadata=metadata)
 

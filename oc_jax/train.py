@@ -234,6 +234,8 @@ def _starting_point(init_from: epath.Path | None, init: str, model: ModelConfig)
     if init_from is None:
         return None, 0
     found = checkpoint.metadata(init_from / "checkpoints")
+    if init == "state" and "order" not in found:
+        raise ValueError(f"{init_from} was imported and holds parameters only: bind train.init = 'params'")
     theirs, ours = found["model"], dataclasses.asdict(model)
     for name in SHAPE_FIELDS:
         if theirs[name] != ours[name]:

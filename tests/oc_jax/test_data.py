@@ -94,6 +94,14 @@ def test_every_epoch_permutes_the_windows_anew(datasets, tokenizer):
     assert len(set(first)) == len(corpus) and set(first) == set(second) and first != second
 
 
+def test_stages_of_other_lengths_go_on_in_one_order(datasets, tokenizer):
+    short, long = (examples(datasets, tokenizer, "corpus", seq_len=n) for n in (64, 128))
+    first = itertools.islice(batches({"x": (short, 1.0)}, batch_size=2, accumulation=1, seed=3, start=0, block=2), 200)
+    second = itertools.islice(batches({"x": (long, 1.0)}, batch_size=1, accumulation=1, seed=3, start=0), 200)
+    for (halves, _), (whole, _) in zip(first, second, strict=True):
+        assert halves.tokens.ravel().tolist() == whole.tokens.ravel().tolist()
+
+
 def test_chats_train_answers_and_their_end_token_only(datasets, tokenizer):
     packed = examples(datasets, tokenizer, "chats", seq_len=256)
     answers = []

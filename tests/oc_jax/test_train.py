@@ -113,6 +113,26 @@ def test_annealing_goes_on_with_step_moments_and_schedule(stage):
     np.testing.assert_allclose([r["learning_rate"] for r in rows(after)], expected, rtol=1e-5)
 
 
+def test_a_second_phase_goes_on_in_the_data_of_the_first(stage):
+    whole, _ = stage("whole", order="one", steps=10)
+    first, _ = stage("first", order="one", steps=6)
+    second, _ = stage("second", order="one", steps=4, init_from=first, init="state")
+    assert [r["loss"] for r in rows(first) + rows(second)] == [r["loss"] for r in rows(whole)]
+
+
+def test_rows_tell_of_time_data_and_memory(stage, tmp_path):
+    out, _ = stage("seen", steps=6, log_every=3, profile_steps=(3, 4))
+    compiled, third, last = rows(out)
+    assert compiled["tokens_per_second"] is None and compiled["goodput"] == 0.0
+    for row in (third, last):
+        seconds = row["step_seconds"]
+        assert 0 < seconds["p50"] <= seconds["p90"] <= seconds["p99"]
+        assert row["tokens_per_second"] == pytest.approx(8 * 64 / seconds["mean"])
+        assert row["sources"] == {"corpus": 1.0} and row["host_rss_gb"] > 0.1
+    assert third["goodput"] < last["goodput"] < 1 and third["wall_seconds"] < last["wall_seconds"]
+    assert list((tmp_path / "seen" / "profile").rglob("*.xplane.pb"))
+
+
 def test_fine_tuning_takes_parameters_only_and_starts_at_step_0(stage, datasets):
     before, pretrained = stage("pretrain")
     options = {"mixture": {datasets.chats: 1.0}, "schedule": cosine(0.0, 0, 4), "steps": 4}
@@ -128,7 +148,7 @@ def test_a_checkpoint_restores_on_another_mesh_and_decodes_the_same(stage, datas
     out, _ = stage("pretrain")
     meshes = MeshConfig(fsdp=8), MeshConfig(dcn=2, fsdp=2, context=2)
     engines = [Engine.load(out, datasets.tokenizer, mesh=mesh) for mesh in meshes]
-    trees = [jax.tree.leaves(jax.tree.map(np.asarray, e.params)) for e in engines]
+    trees = [jax.tree.leaves(jax.tree.map(np.asarray, e.weights)) for e in engines]
     for a, b in zip(*trees, strict=True):
         np.testing.assert_array_equal(a, b)
     prompt = [engines[0].tokenizer.encode("import os\n")]
