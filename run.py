@@ -52,6 +52,8 @@ CONFIGURABLES = (
     "data_prep.spark",
     "data_prep.tokenizer",
     "data_prep.transforms",
+    "data_prep.web.pages",
+    "data_prep.web.recall",
     "oc_jax.evals",
     "oc_jax.optim",
     "oc_jax.report",

@@ -144,7 +144,7 @@ def _train(sample: list[str], vocab_size: int) -> tuple[bytes, int]:
     least = FIRST_BYTE + 256 + 1 + len(TAIL)  # one id for the space
     if vocab_size <= least:
         raise ValueError(f"tokenizer.vocab_size = {vocab_size} is too small: bind more than {least}")
-    proto = sentencepiece_model_pb2.ModelProto.FromString(_fitting(sample, room))
+    proto = sentencepiece_model_pb2.ModelProto.FromString(trained(sample, room))
     unused = room - len(proto.pieces)
     if unused:
         LOGGER.warning("tokenizer: the text holds only %d pieces; %d ids stay unused", vocab_size - unused, unused)
@@ -156,7 +156,7 @@ def _train(sample: list[str], vocab_size: int) -> tuple[bytes, int]:
     return proto.SerializeToString(deterministic=True), vocab_size - unused
 
 
-def _fitting(sample: list[str], size: int) -> bytes:
+def trained(sample: list[str], size: int) -> bytes:
     """A SentencePiece model of `size` pieces, or of as many as the sample has in it."""
     try:
         return _sentencepiece(sample, size)
@@ -166,7 +166,7 @@ def _fitting(sample: list[str], size: int) -> bytes:
         if "smaller than required_chars" in str(error):
             common = max(1, (size - FIRST_BYTE - 256) // 2)
             LOGGER.warning("tokenizer: all but the %d most common characters are encoded as bytes", common)
-            return _fitting(_without_rare_characters(sample, common), size)
+            return trained(_without_rare_characters(sample, common), size)
         raise
 
 

@@ -24,13 +24,14 @@ from etils import epath
 from data_prep import documents, funnel
 from data_prep.engine import Engine, LocalEngine, write_parquet
 from data_prep.progress import Progress
-from data_prep.sources import archives, environment, fingerprint, git, tables, trees
+from data_prep.sources import archives, environment, fingerprint, git, tables, trees, warc
 from data_prep.sources.reference import SCHEMA, Reference, document, printable
 
 ENVIRONMENT = "python-environment"
 DEFAULT_SOURCES = [ENVIRONMENT]
 _ROOT = Path(__file__).parents[2]
-_KINDS = f"{ENVIRONMENT!r}, a directory, a git repository, {', '.join(archives.SUFFIXES + tables.SUFFIXES)}"
+_SUFFIXES = ", ".join(archives.SUFFIXES + tables.SUFFIXES + warc.SUFFIXES)
+_KINDS = f"{ENVIRONMENT!r}, a directory, a git repository, {_SUFFIXES}"
 
 
 @gin.configurable
@@ -52,7 +53,9 @@ def preprocess(
       a git repository, bare or not: the files of HEAD;
       a directory: its files, and the git repositories in it;
       a tar, zip or wheel file;
-      a Parquet or JSON Lines file with the columns of The Stack v2, or a directory that holds only such files.
+      a Parquet or JSON Lines file with the columns of The Stack v2, or of FineWeb and SkyPile (web pages);
+      a WARC or WET file;
+      a directory that holds only such tables and web archives.
 
     Reasons for dropping a file: unreadable, symlink, special_file, submodule, too_large, empty, binary, not_utf8,
     excluded_type, unknown_type, malformed_notebook; of archives damaged_archive, damaged_member, encrypted; of tables
@@ -147,7 +150,7 @@ class _Lister:
                 names = [printable(os.fspath(table.relative_to(path))) for table in found]
                 return itertools.chain.from_iterable(map(self._table, itertools.repeat(label), found, names))
             return trees.references(label, os.path.abspath(os.fsencode(path)), os.fsencode(self.workdir))
-        if path.exists() and tables.is_table(path.name):
+        if path.exists() and _is_table(path.name):
             return self._table(label, path, printable(path.name))
         if path.exists() and archives.is_archive(os.fsencode(path)):
             return archives.references(label, os.fsencode(path), self.spool, self._spool_location, self.max_bytes)
@@ -158,16 +161,22 @@ class _Lister:
         return os.fsencode(os.path.abspath(self.spool.name))
 
     def _table(self, label: str, path: epath.Path, name: str) -> Iterator[Reference]:
+        if warc.is_warc(path.name):
+            return warc.references(label, path, name, self.part_files, self.part_bytes)
         return tables.references(label, path, name, self.spool, self._spool_location, self.part_files, self.part_bytes)
 
 
+def _is_table(name: str) -> bool:
+    return tables.is_table(name) or warc.is_warc(name)
+
+
 def _only_tables(directory: epath.Path) -> list[epath.Path]:
-    """The tables in a directory that holds nothing else (hidden files aside), in order; otherwise nothing."""
+    """The tables and web archives in a directory that holds nothing else (hidden files aside); otherwise nothing."""
     found, waiting = [], [directory]
     with contextlib.suppress(PermissionError):
         while waiting:
             for path in waiting.pop().iterdir():
-                if tables.is_table(path.name):
+                if _is_table(path.name):
                     found.append(path)
                 elif path.is_dir() and not os.path.islink(path):
                     waiting.append(path)
@@ -216,6 +225,8 @@ def _load(table: pa.Table, max_bytes: int, blobs: str | None) -> pa.Table:
                     document(ref, data, None if data is not None else "damaged_blob")
                     for ref, data in zip(files, contents, strict=True)
                 ]
+        elif reader == "warc":
+            rows += [document(*row) for ref in files for row in warc.read(ref, max_bytes)]
         elif reader == "none":
             rows += [document(ref, None, ref.reason) for ref in files]
         else:

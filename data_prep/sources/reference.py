@@ -56,9 +56,10 @@ class Reference:
     language: str | None = None  # what the source says; used where the path tells nothing
     provenance: str = "{}"
     reason: str | None = None
+    page: bool = False  # of the web: `language` is what it is, whatever its path ends in
 
 
-_ARROW = {"str": pa.string(), "bytes": pa.binary(), "int": pa.int64()}
+_ARROW = {"str": pa.string(), "bytes": pa.binary(), "int": pa.int64(), "bool": pa.bool_()}
 SCHEMA = pa.schema([(f.name, _ARROW[str(f.type).removesuffix(" | None")]) for f in dataclasses.fields(Reference)])
 
 
@@ -96,7 +97,7 @@ def document(reference: Reference, data: bytes | None, reason: str | None = None
         text, reason, encoding = decode(data)
         if encoding:
             facts["encoding"] = encoding
-    language, doc_type = languages.detect(reference.path, text)
+    language, doc_type = (languages.UNKNOWN,) * 2 if reference.page else languages.detect(reference.path, text)
     if language == languages.UNKNOWN and reference.language:
         language = languages.canonical(reference.language)
         doc_type = languages.doc_type(language)

@@ -1,5 +1,7 @@
 """Parquet and JSON Lines tables with the columns of The Stack v2 (or v1), one file of source code per row.
 
+A row with a URL and no repository, or with nothing but text, is a web page, as in FineWeb and SkyPile.
+
 The content comes from a column `content` or `text`; where there is none, as in The Stack v2 itself, from a store of
 blobs by `blob_id`.
 """
@@ -18,8 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import languages
 from data_prep.sources import archives, blobs
 from data_prep.sources.reference import Reference, printable, provenance
+from data_prep.web import urls
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
 # Column names by what they mean. The first that a row has is taken: The Stack v2's, then v1's, then others.
@@ -29,7 +33,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "repo": ("repo_name", "max_stars_repo_name", "repo", "repository"),
     "url": ("url",),
     "commit": ("revision_id", "max_stars_repo_head_hexsha", "commit"),
-    "time": ("committer_date", "revision_date", "visit_date", "commit_time"),
+    "time": ("committer_date", "revision_date", "visit_date", "commit_time", "date"),
     "stars": ("star_events_count", "max_stars_count", "stars"),
     "licence": ("detected_licenses", "max_stars_repo_licenses", "license_type", "licence", "license"),
     "language": ("language", "lang"),
@@ -215,17 +219,23 @@ def _described(listed: Reference, table: str, number: int, row: Mapping[str, Any
     if isinstance(licence, list):
         licence = ", ".join(sorted({name for name in licence if isinstance(name, str)}))
     stars, size = row["stars"], row["size"]
+    repo, path, url, language = (text(row[key]) for key in ("repo", "path", "url", "language"))
+    page = repo is None and (url is not None or path is None and languages.canonical(language) == languages.UNKNOWN)
+    if page:  # there a `language` is a natural one and a path that of an archive
+        repo, path = urls.repo_and_path(url) if url else (None, None)
+        language = "text"
     return replace(
         listed,
-        repo=text(row["repo"]) or listed.repo,
-        path=(text(row["path"]) or "").lstrip("/") or listed.path,
+        repo=repo or listed.repo,
+        path=(path or "").lstrip("/") or listed.path,
         size=size if isinstance(size, int) and 0 <= size < 1 << 62 else 0,
-        url=text(row["url"]),
-        commit=text(row["commit"]),
+        url=url,
+        commit=text(row["commit"]) or (text(row["time"]) if page else None),
         commit_time=_seconds(row["time"]),
         stars=int(stars) if isinstance(stars, int | float) and 0 <= stars < 1 << 31 else None,
         licence=text(licence),
-        language=text(row["language"]),
+        language=language,
+        page=page,
         provenance=provenance(reader="table", file=table, row=number, blob=text(row["blob"])),
     )
 
