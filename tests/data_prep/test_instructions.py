@@ -17,8 +17,8 @@ import pytest
 from etils import epath
 
 from data_prep import documents
-from data_prep.engine import LocalEngine
 from data_prep.conversations import SCHEMA
+from data_prep.engine import LocalEngine
 from data_prep.instructions import instructions
 
 EXEMPLARY = '''def scale(values, factor=2.0):
