@@ -53,7 +53,6 @@ WEB = {
     "debian-history": ("debian-history.org", False, CRAWL, "docs"),
     "cmake-doc": ("cmake.org", True, OUTSIDE, "html"),
     "python-sqlalchemy-doc": ("docs.sqlalchemy.org", True, OUTSIDE, "html"),
-    "git-doc": ("git-scm.com", True, OUTSIDE, "RelNotes"),
     "gimp-help-fr": ("docs.gimp.fr", False, OUTSIDE, "fr"),
     "libreoffice-help-zh-tw": ("help.libreoffice.tw", False, OUTSIDE, "text"),
 }

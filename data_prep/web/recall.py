@@ -273,10 +273,11 @@ class _Round:
             random=min(1.0, limit / max(pages, 1)),
             salt=f"{self.rule.salt} random",
         )
-        labels = []
-        for why in domains.REASONS:
-            rows = (row for row in self._by_domain(choose, self.scratch / "candidates") if row["why"] == why)
-            labels += heapq.nsmallest(limit, rows, key=lambda row: (draw(self.rule.salt, row["id"]), row["id"]))
+        chosen: dict[str, list[tuple[float, str, bool]]] = {why: [] for why in domains.REASONS}
+        for row in self._by_domain(choose, self.scratch / "candidates"):
+            heap, entry = chosen[row["why"]], (-draw(self.rule.salt, row["id"]), row["id"], row["code"])
+            heapq.heappush(heap, entry) if len(heap) < limit else heapq.heappushpop(heap, entry)
+        labels = [{"id": key, "code": code, "why": why} for why in chosen for _, key, code in chosen[why]]
         labels.sort(key=lambda row: row["id"])
         write_parquet(iter([pa.Table.from_pylist(labels, domains.LABELS)]), self.directory / "labels.parquet")
         return dict(sorted(collections.Counter(row["why"] for row in labels).items()))

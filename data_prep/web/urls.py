@@ -52,17 +52,18 @@ class Patterns:
     def match(self, url: str) -> bool:
         """Whether one of the patterns is that of `url`."""
         found = place(url)
-        return any(expression.match(found) for expression in self._by_host.get(found.partition("/")[0], ()))
+        return any(expression.match(found) for expression in _by_host(self.patterns).get(found.partition("/")[0], ()))
 
-    @functools.cached_property
-    def _by_host(self) -> dict[str, list[re.Pattern[str]]]:
-        hosts: dict[str, list[re.Pattern[str]]] = {}
-        for pattern in self.patterns:
-            plain = place(pattern)
-            end = "" if "%" in plain else r"(?:/|$)"
-            expression = re.compile(".*".join(map(re.escape, plain.rstrip("/").split("%"))) + end)
-            hosts.setdefault(re.split("[/%]", plain, maxsplit=1)[0], []).append(expression)
-        return hosts
+
+@functools.lru_cache(8)
+def _by_host(patterns: tuple[str, ...]) -> dict[str, list[re.Pattern[str]]]:
+    hosts: dict[str, list[re.Pattern[str]]] = {}
+    for pattern in patterns:
+        plain = place(pattern)
+        end = "" if "%" in plain else r"(?:/|$)"
+        expression = re.compile(".*".join(map(re.escape, plain.rstrip("/").split("%"))) + end)
+        hosts.setdefault(re.split("[/%]", plain, maxsplit=1)[0], []).append(expression)
+    return hosts
 
 
 def read_patterns(path: Path) -> dict[str, list[str]]:
