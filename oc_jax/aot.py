@@ -141,7 +141,7 @@ def report(arguments: dict[str, Any], topology: str, slices: int = 1) -> dict[st
         memory = {"peak": used, "available": float(found[3])}
         return described | {"fits": False, "memory": memory, "advice": advice(described, layout)}
     described["compile_seconds"] = round(time.monotonic() - started, 1)
-    text = compiled.as_text()
+    text = compiled.as_text() or ""
     memory = memory_split(compiled, text, state, arguments, layout) | {"available": chip.hbm_gib}
     described |= {"memory": memory, "fits": memory["peak"] <= chip.hbm_gib}
     described |= {"spare": 1 - memory["peak"] / chip.hbm_gib}

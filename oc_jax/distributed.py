@@ -78,7 +78,7 @@ def stop(error: BaseException, text: str, code: int) -> NoReturn:
 
 def cache_compilations(directory: epath.Path) -> None:
     """Keeps compiled programs for the next start, where compiling takes long: not on CPUs."""
-    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:
+    if jax.default_backend() != "cpu" and not jax.config.jax_compilation_cache_dir:  # pyright: ignore
         jax.config.update("jax_compilation_cache_dir", os.fspath(directory))
 
 
