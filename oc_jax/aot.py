@@ -1,6 +1,6 @@
 """Compiles the training step of a run file for a TPU pod that is not there, and says what it will need.
 
-    python run.py --mode=aot --gin_file=gin/runs/opencoder_8b_v5p.gin --topology=v5p:4x4x8 --workdir=docs/aot
+    python run.py --mode=aot --gin_file=gin/runs/opencoder_8b_v5p.gin --topology=v5p:4x4x8 --workdir=out/aot
 
 It is the step that `train` runs, lowered for the real chip by its own compiler (libtpu), on a CPU, in minutes. Memory
 and collectives are read from the compiled program; time is a roofline, with its assumptions stated.
