@@ -14,14 +14,6 @@ import jax.numpy as jnp
 from oc_jax.sharding import Layout
 
 
-def token_log_probs(hidden: jax.Array, lm_head: jax.Array, targets: jax.Array, layout: Layout) -> jax.Array:
-    """Natural-log probability of each target, fp32: hidden [b, l, d], lm_head [d, vocab], targets [b, l] → [b, l]."""
-    logits = jnp.einsum("bld,dv->blv", hidden, lm_head, preferred_element_type=jnp.float32)
-    logits = layout.constrain(logits, "batch", "length", "act_vocab")
-    picked = jnp.sum(jnp.where(_is_target(logits, targets), logits, 0.0), axis=-1)
-    return picked - jax.nn.logsumexp(logits, axis=-1)
-
-
 def _is_target(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """One-hot of `targets` as a comparison: unlike a gather it fuses, and works where the vocabulary is split."""
     return jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1) == targets[..., None]

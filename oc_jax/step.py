@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 
 from oc_jax import model as model_lib
-from oc_jax.loss import cross_entropy, largest_divisor, token_log_probs
+from oc_jax.loss import cross_entropy
 from oc_jax.model import ModelConfig, Params
 from oc_jax.optim import counters
 from oc_jax.packing import Batch
@@ -113,25 +113,3 @@ def make_train_step(
         out_shardings=(shardings, layout.sharding()),
         donate_argnums=0,
     )
-
-
-def make_score_step(config: ModelConfig, layout: Layout, *, compute_dtype: str, loss_chunk: int):
-    """Jitted (params, tokens [b, l], targets [b, l], positions [b, l]) → natural-log probabilities [b, l], fp32."""
-    graphdef, _, _ = model_lib.abstract(config)
-
-    def score(params: Params, tokens, targets, positions):
-        params = jax.tree.map(lambda p: p.astype(compute_dtype), params)
-        hidden, _ = nnx.merge(graphdef, params)(tokens, positions, layout=layout)
-
-        batch, length = targets.shape
-        chunk = largest_divisor(length, loss_chunk)
-
-        def split(x):  # [batch, length, …] → [chunks, batch, chunk, …]
-            return x.reshape(batch, length // chunk, chunk, *x.shape[2:]).swapaxes(0, 1)
-
-        def log_probs(xs):
-            return token_log_probs(xs[0], params["lm_head"], xs[1], layout)
-
-        return jax.lax.map(log_probs, (split(hidden), split(targets))).swapaxes(0, 1).reshape(batch, length)
-
-    return jax.jit(score)

@@ -134,6 +134,15 @@ def test_log_probabilities_are_those_of_scoring(engine):
     assert [max(top, key=top.__getitem__) for top in completion.top] == completion.tokens
 
 
+def test_scores_are_those_of_the_model(model, engine):
+    config, params = model
+    hidden, _ = nnx.merge(abstract(config)[0], params)(jnp.asarray([PROMPTS[1][:-1]]), jnp.arange(89)[None])
+    log_probs = np.asarray(jax.nn.log_softmax(hidden[0] @ params["lm_head"]))
+    first, second = engine.score([PROMPTS[1], PROMPTS[0]])
+    np.testing.assert_allclose(first, log_probs[np.arange(89), PROMPTS[1][1:]], atol=1e-4)
+    assert len(second) == len(PROMPTS[0]) - 1
+
+
 def test_stop_strings_cut_and_leave_the_slot(engine):
     (free,) = engine.generate(PROMPTS[4:5], max_new_tokens=40)
     stop = free.text[len(free.text) // 2 :][:3]
