@@ -127,7 +127,7 @@ class SparkEngine:
     def _session(self) -> Any:
         """Spark's session: the one that this process has, or a new one."""
         try:
-            from pyspark.sql import SparkSession
+            from pyspark.sql import SparkSession  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 "SparkEngine needs pyspark: pip install -r requirements-spark.txt (and Java 17)"
@@ -149,8 +149,8 @@ SLICE = pa.schema([("bucket", pa.int64()), ("number", pa.int64()), ("data", pa.b
 
 def _collect(frame: Any, done: Any, progress: Progress) -> None:
     """Runs the job of `frame`, showing how far it is. Raises RuntimeError with what went wrong in a worker."""
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
+    from py4j.protocol import Py4JJavaError  # pyright: ignore[reportMissingImports]
+    from pyspark.errors import PySparkException  # pyright: ignore[reportMissingImports]
 
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         job, shown = thread.submit(frame.collect), 0

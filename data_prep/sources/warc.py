@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from etils import epath
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType  # pyright: ignore[reportMissingModuleSource]
 
 from data_prep.sources.reference import Reference, printable, provenance
 from data_prep.sources.tables import Read
