@@ -16,6 +16,7 @@ import fnmatch
 import functools
 import json
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -192,12 +193,13 @@ def find(workdir: epath.Path, query: Query, stage: str | None = None) -> Iterato
         for part in docs.parts(workdir / name):
             with part.open("rb") as file:
                 parquet = pq.ParquetFile(file)
+                read = functools.partial(parquet.read_row_group, use_threads=False)  # none outlives a short command
                 for group in range(parquet.num_row_groups):
-                    keys = parquet.read_row_group(group, columns=["id", "repo", "path", "reasons"]).to_pylist()
+                    keys = read(group, columns=["id", "repo", "path", "reasons"]).to_pylist()
                     last = stage is not None or name == stages[-1]
                     hits = [i for i, row in enumerate(keys) if (row["reasons"] or last) and query.matches(row)]
                     if hits:
-                        for row in parquet.read_row_group(group).take(pa.array(hits)).to_pylist():
+                        for row in read(group).take(pa.array(hits)).to_pylist():
                             yield name, row
 
 
@@ -256,4 +258,5 @@ def describe(stage: str, row: dict[str, Any], with_text: bool) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head` ends it quietly
     sys.exit(main())
