@@ -97,6 +97,13 @@ def test_a_killed_worker(top: pathlib.Path, undisturbed: dict[str, str], earlies
     assert_a_rerun_completes(top, "local:2", undisturbed)
 
 
+def command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended since it was listed
+        return ""
+
+
 def workers_of(job: subprocess.Popen[str], top: pathlib.Path) -> list[psutil.Process]:
     known = {path.name for path in (top / "pids").iterdir()}
     return [child for child in psutil.Process(job.pid).children(recursive=True) if str(child.pid) in known]
@@ -189,7 +196,7 @@ class Cluster:
 
     def executors(self) -> list[psutil.Process]:
         children = [c for w in self.workers if w.poll() is None for c in psutil.Process(w.pid).children(recursive=True)]
-        return [child for child in children if "CoarseGrainedExecutorBackend" in " ".join(child.cmdline())]
+        return [child for child in children if "CoarseGrainedExecutorBackend" in command(child)]
 
     def stop(self) -> None:
         for process in self._processes:
