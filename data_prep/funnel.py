@@ -15,6 +15,7 @@ import dataclasses
 import fnmatch
 import functools
 import json
+import os
 import re
 import signal
 import sys
@@ -259,4 +260,6 @@ def describe(stage: str, row: dict[str, Any], with_text: bool) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `… | head` ends it quietly
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # Arrow's threads can abort an interpreter that is winding down
