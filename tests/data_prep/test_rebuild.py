@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def rebuilt(run: pathlib.Path, sources: pathlib.Path, out: pathlib.Path) -> int:
     corpus, out = run / "work" / "corpus", epath.Path(out)
     return rebuild.main(
-        [f"{corpus}/corpus_index.parquet", str(sources), f"--tokenizer={run}/work/tokenizer", f"--out={out}"]
+        [f"{corpus}/corpus_index.parquet", str(sources), f"--tokenizer={run / 'work' / 'tokenizer'}", f"--out={out}"]
     )
 
 
