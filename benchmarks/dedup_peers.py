@@ -36,7 +36,8 @@ sys.path.insert(0, str(ROOT))
 
 from data_prep import dedup, minhash  # noqa: E402
 from data_prep import documents as docs  # noqa: E402
-from data_prep.engine import LocalEngine, write_parquet  # noqa: E402
+from data_prep.engine import LocalEngine  # noqa: E402
+from data_prep.files import write_parquet  # noqa: E402
 from data_prep.sampling import draw  # noqa: E402
 from data_prep.sources import preprocess  # noqa: E402
 

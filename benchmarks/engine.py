@@ -33,8 +33,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from data_prep import dedup, documents, sampling, sources, tasks, transforms  # noqa: E402
-from data_prep.engine import LocalEngine, write_parquet  # noqa: E402
-from data_prep.files import content_digest  # noqa: E402
+from data_prep.engine import LocalEngine  # noqa: E402
+from data_prep.files import content_digest, write_parquet  # noqa: E402
 from data_prep.quality import stages  # noqa: E402
 from data_prep.spark import SparkEngine  # noqa: E402
 

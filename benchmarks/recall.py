@@ -29,7 +29,7 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from data_prep import documents as docs  # noqa: E402
-from data_prep.engine import write_parquet  # noqa: E402
+from data_prep.files import write_parquet  # noqa: E402
 from data_prep.sampling import draw  # noqa: E402
 from data_prep.sources import preprocess  # noqa: E402
 from data_prep.web import batches, classifier, urls  # noqa: E402

@@ -31,7 +31,7 @@ def chunks(
     tokenizer: epath.Path = epath.Path("tokenizer"),
     chunk_tokens: int = 4096,
     salt: str = "chunks",
-    buckets: int = 16,
+    buckets: int = 0,
     engine: Engine = LocalEngine(),
 ) -> dict:
     """Cuts the kept documents, concatenated in random order, into documents of `chunk_tokens` tokens.
@@ -46,7 +46,7 @@ def chunks(
       tokenizer: tokenizer directory.
       chunk_tokens: tokens in a chunk.
       salt: another salt gives another order.
-      buckets: number of concatenations; the documents of one must fit in memory.
+      buckets: number of concatenations, 0 for as many as fit in memory.
     """
     cut = functools.partial(_cut, tokenizer=os.fspath(tokenizer), chunk_tokens=chunk_tokens, salt=salt)
     engine.reduce(cut, docs.parts(documents), out, key="id", buckets=buckets, label="chunks")

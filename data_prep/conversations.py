@@ -28,7 +28,8 @@ from etils import epath
 
 from data_prep import documents as docs
 from data_prep import funnel
-from data_prep.engine import Engine, LocalEngine, write_parquet
+from data_prep.engine import Engine, LocalEngine
+from data_prep.files import write_parquet
 from data_prep.progress import Progress
 from data_prep.sources import archives, tables
 from data_prep.sources.reference import printable
@@ -55,7 +56,7 @@ _SPACE = re.compile(r"\s+")
 
 @gin.configurable
 def conversations(
-    out: epath.Path, *, sources: list[str] = gin.REQUIRED, buckets: int = 16, engine: Engine = LocalEngine()
+    out: epath.Path, *, sources: list[str] = gin.REQUIRED, buckets: int = 0, engine: Engine = LocalEngine()
 ) -> dict[str, int]:
     """Reads instruction data into conversations, each of which is kept once.
 
@@ -64,7 +65,7 @@ def conversations(
     Args:
       out: directory to write, part-*.parquet with `SCHEMA`.
       sources: files, or directories of files, .jsonl (also .gz, .zst) or .parquet.
-      buckets: number of parts; the rows of one must fit in memory.
+      buckets: number of parts, 0 for as many as fit in memory.
 
     Raises:
       ValueError: no source is given, or one is no such file, or is damaged.

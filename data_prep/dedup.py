@@ -24,8 +24,9 @@ from data_prep import documents as docs
 from data_prep import funnel, lsh, minhash
 from data_prep.clusters import survivors
 from data_prep.components import components
-from data_prep.engine import Engine, LocalEngine, TableFn, write_parquet
-from data_prep.files import write_json
+from data_prep.engine import Engine, LocalEngine
+from data_prep.files import write_json, write_parquet
+from data_prep.tasks import TableFn
 
 LOGGER = logging.getLogger("data_prep")
 NO_CORPORA: list[epath.Path] = []

@@ -24,11 +24,8 @@ import pyarrow as pa
 from etils import epath
 
 from data_prep import files, tasks
-from data_prep.files import atomic as atomic
-from data_prep.files import write_parquet as write_parquet
 from data_prep.progress import Progress
-from data_prep.tasks import TableFn as TableFn
-from data_prep.tasks import bucket_of as bucket_of
+from data_prep.tasks import TableFn
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 << 20

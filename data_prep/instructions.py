@@ -37,7 +37,7 @@ def instructions(
     max_stage2: int = 5_000,
     fill_stage1: int = 500,
     max_chars: int = 3_000,
-    buckets: int = 16,
+    buckets: int = 0,
     engine: Engine = LocalEngine(),
 ) -> dict:
     """Writes distinct examples made from the training documents to out/stage1 and out/stage2.
@@ -53,7 +53,7 @@ def instructions(
       max_stage2: the same for stage 2.
       fill_stage1: number of examples up to which files to continue fill stage 1.
       max_chars: longest example, question and answer together.
-      buckets: number of parts of each stage; the examples of one must fit in memory.
+      buckets: number of parts of each stage, 0 for as many as fit in memory.
 
     Returns:
       {"stage1": {kind: examples}, "stage2": {kind: examples}}, and "stage2_fallback" where stage 2 repeats stage 1.

@@ -31,8 +31,9 @@ from tensorflow_datasets.core.features import FeatureConnector, FeaturesDict
 
 from data_prep import corpus_index
 from data_prep import documents as docs
-from data_prep.engine import Engine, LocalEngine, bucket_of
+from data_prep.engine import Engine, LocalEngine
 from data_prep.files import atomic, write_json
+from data_prep.tasks import bucket_of
 from data_prep.tokenizer import EOS, Encoder
 
 LOGGER = logging.getLogger("data_prep")

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from data_prep.engine import LocalEngine, atomic, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import atomic, write_parquet
 from data_prep.quality import rules
 from data_prep.quality.profiles import Profile, measure, profile_named
 from data_prep.sources import notebooks

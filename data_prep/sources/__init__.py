@@ -22,7 +22,8 @@ import pyarrow as pa
 from etils import epath
 
 from data_prep import documents, funnel
-from data_prep.engine import Engine, LocalEngine, write_parquet
+from data_prep.engine import Engine, LocalEngine
+from data_prep.files import write_parquet
 from data_prep.progress import Progress
 from data_prep.sources import archives, environment, fingerprint, git, tables, trees, warc
 from data_prep.sources.reference import SCHEMA, Reference, document, printable

@@ -31,8 +31,8 @@ from etils import epath
 
 from data_prep import documents as docs
 from data_prep import funnel
-from data_prep.engine import Engine, LocalEngine, write_parquet
-from data_prep.files import atomic, write_json
+from data_prep.engine import Engine, LocalEngine
+from data_prep.files import atomic, write_json, write_parquet
 from data_prep.sampling import draw
 from data_prep.web import batches, classifier, domains, urls
 from data_prep.web.classifier import FastText

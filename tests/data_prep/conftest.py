@@ -11,7 +11,8 @@ import pytest
 from etils import epath
 
 from data_prep import documents
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 from data_prep.sources import preprocess
 
 

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from data_prep import chunks, dedup, documents
-from data_prep.engine import write_parquet
+from data_prep.files import write_parquet
 from data_prep.tokenizer import Encoder, tokenizer
 
 WORDS = ["return", "naïve", "日本語", "x", "(", ")", "\n", "    ", "def", "\u2581", "🙂", "0x1f"]

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_prep import components, minhash
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 
 Edges = list[tuple[int, int]]
 EDGES = st.lists(

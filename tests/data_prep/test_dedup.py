@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import dedup, documents, minhash
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 
 TIMES = [None, *(datetime.datetime(2020, 1, day, tzinfo=datetime.UTC) for day in (1, 2))]
 ROWS = st.lists(

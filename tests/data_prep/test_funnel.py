@@ -9,7 +9,8 @@ import pytest
 from etils import epath
 
 from data_prep import documents, funnel
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 
 
 def row(path: str, language: str, size: int, *reasons: str) -> dict[str, Any]:

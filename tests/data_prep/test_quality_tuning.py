@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from data_prep import documents as docs
-from data_prep.engine import write_parquet
+from data_prep.files import write_parquet
 from data_prep.funnel import write as write_funnel
 from data_prep.quality import funnel, marks, profiles, rules, scored, stages, tuning
 from data_prep.quality.view import View

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import documents as docs
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 from data_prep.web import classifier
 from data_prep.web.classifier import FastText
 from data_prep.web.pages import SCHEMA

@@ -19,7 +19,8 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data_prep import conversations, shards
-from data_prep.engine import LocalEngine, write_parquet
+from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 from data_prep.tokenizer import Encoder, tokenizer
 
 rng = random.Random(3)

@@ -12,7 +12,7 @@ from etils import epath
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_prep import documents, engine
+from data_prep import documents, files
 from data_prep.tokenizer import Encoder
 from data_prep.tokenizer import tokenizer as train
 from oc_jax.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> epath.Path:
     text = inspect.getsource(textwrap)
     row = dict.fromkeys(("path", "repo", "source", "id"), "x") | {"provenance": "{}", "doc_type": "code"}
     row |= {"text": text, "size": len(text), "language": "python", "split": "train", "reasons": []}
-    engine.write_parquet(iter([pa.Table.from_pylist([row], documents.SCHEMA)]), root / "split" / "part-00000.parquet")
+    files.write_parquet(iter([pa.Table.from_pylist([row], documents.SCHEMA)]), root / "split" / "part-00000.parquet")
     train(root / "tokenizer", documents=root / "split", vocab_size=700)
     return root / "tokenizer"
 
