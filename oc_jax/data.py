@@ -24,6 +24,7 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
 from oc_jax import chat
+from oc_jax.mixture import Interleaved
 from oc_jax.packing import Batch, TooLittleData, Windows, best_fit
 from oc_jax.tokenizer import Tokenizer
 
@@ -106,7 +107,12 @@ def read_records(directory: epath.Path) -> Iterator[dict[str, bytes]]:
 
 
 class Examples(Protocol):
-    """Fixed-length training examples by index: Batch fields of shape [seq_len]."""
+    """Fixed-length training examples by index: Batch fields of shape [seq_len].
+
+    tokens: of all examples together, padding aside.
+    """
+
+    tokens: int
 
     def __len__(self) -> int: ...
 
@@ -124,16 +130,17 @@ class PackedDocuments:
         self.records = Records(directory)
         lengths = np.load(epath.Path(directory) / "lengths.npy")
         self.windows = Windows(lengths, seq_len, seed)
+        self.tokens = len(self.windows) * seq_len
         self.mask_documents = mask_documents
 
-    def tokens(self, record: int) -> np.ndarray:
+    def read(self, record: int) -> np.ndarray:
         return np.frombuffer(self.records[record]["tokens"], "<u4")
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        pieces = [self.tokens(s.record)[s.start : s.stop] for s in self.windows.spans(index)]
+        pieces = [self.read(s.record)[s.start : s.stop] for s in self.windows.spans(index)]
         tokens = np.concatenate(pieces).astype(np.int32)
         lengths = [len(p) for p in pieces] if self.mask_documents else [len(tokens)]
         segments = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int32), lengths)
@@ -169,9 +176,10 @@ class PackedChats:
             LOGGER.info(f"{directory.name}: {left_out} of {len(self.records)} prompts fill seq_len {seq_len}, left out")
         bins = best_fit(np.asarray(lengths, np.int64), seq_len, seed) if pack else [[i] for i in range(len(kept))]
         self.bins = [[kept[i] for i in b] for b in bins]
+        self.tokens = sum(lengths)
         LOGGER.info(
             f"{directory.name}: {len(kept):,} conversations in {len(bins):,} windows of {seq_len} tokens, "
-            f"{100 * (1 - sum(lengths) / (len(bins) * seq_len)):.0f} % padding"
+            f"{100 * (1 - self.tokens / (len(bins) * seq_len)):.0f} % padding"
         )
 
     def render(self, record: int) -> tuple[list[int], list[bool]]:
@@ -292,10 +300,10 @@ def batches(
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """One of `parts` equal parts of the global batches from number `start` on, without end.
 
-    mixture: name → (examples, weight); weights are shares of tokens. `block` windows of token data sets stay together
-    when every epoch of a source is permuted anew from `seed`. Yields arrays [accumulation, batch_size / accumulation /
-    parts, seq_len], and the number of examples of each source in this part. Raises ValueError when batch_size does not
-    divide.
+    mixture: name → (examples, weight); weights are shares of tokens, padding aside. `block` windows of token data sets
+    stay together when every epoch of a source is permuted anew from `seed`. Yields arrays [accumulation, batch_size /
+    accumulation / parts, seq_len], and the tokens of each source in this part. Raises ValueError when batch_size does
+    not divide.
     """
     if batch_size % (accumulation * parts):
         raise ValueError(
@@ -307,13 +315,15 @@ def batches(
         )
         for i, (examples, _) in enumerate(mixture.values())
     ]
-    mixed = grain.MapDataset.mix(sources, [weight for _, weight in mixture.values()])
+    weights = [weight * len(examples) / examples.tokens for examples, weight in mixture.values()]
+    mixed = grain.MapDataset.select_from_datasets(sources, Interleaved(weights))
     local = mixed[part::parts].batch(batch_size // parts)
     iterator = iter(local.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=4)))
     grain.experimental.set_next_index(iterator, start)
     for batch in iterator:
-        drawn = np.bincount(batch.pop("source"), minlength=len(sources))
-        yield Batch(**{k: v.reshape(accumulation, -1, *v.shape[1:]) for k, v in batch.items()}), drawn
+        source, tokens = batch.pop("source"), np.sum(batch["segment_ids"] > 0, axis=1)
+        read = np.bincount(source, weights=tokens, minlength=len(sources)).astype(np.int64)
+        yield Batch(**{k: v.reshape(accumulation, -1, *v.shape[1:]) for k, v in batch.items()}), read
 
 
 def local_part(sharding: jax.sharding.Sharding, shape: tuple[int, int, int]) -> tuple[int, int, slice]:

@@ -67,6 +67,14 @@ def everywhere(value: bool) -> bool:
     return value if jax.process_count() == 1 else bool(np.all(multihost_utils.process_allgather(np.bool_(value))))
 
 
+def sum_of_parts(counts: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """Sum of `counts` over the `parts` that processes read; several may read the same. Each has to call this."""
+    if jax.process_count() == 1:
+        return counts
+    every = multihost_utils.process_allgather(np.append(part, counts))
+    return np.sum([next(row[1:] for row in every if row[0] == number) for number in range(parts)], axis=0)
+
+
 def stop(error: BaseException, text: str, code: int) -> NoReturn:
     """Says `text` and ends this process at once, so that the others notice; an orderly exit would wait for them."""
     if isinstance(error, jax.errors.JaxRuntimeError):

@@ -155,7 +155,7 @@ class RunLog:
     def after_step(self, step: int, metrics: dict[str, jax.Array], drawn: np.ndarray) -> None:
         """Call when step `step` has been dispatched; waits for the one before, so the devices always have work.
 
-        drawn: the examples that it read of each source. Raises FloatingPointError at a logged step that broke.
+        drawn: the tokens that it read of each source. Raises FloatingPointError at a logged step that broke.
         """
         self._drawn += drawn
         self._wait(self._before)

@@ -20,6 +20,7 @@ from oc_jax import checkpoint, flops
 from oc_jax.data import batches, local_part, open_mixture
 from oc_jax.distributed import Preemption
 from oc_jax.metrics import RunLog
+from oc_jax.mixture import Account
 from oc_jax.model import ModelConfig
 from oc_jax.packing import Batch
 from oc_jax.schedule import Schedule
@@ -81,7 +82,8 @@ def train(
     """Trains for `steps` steps and leaves the final state in out/checkpoints.
 
     Args:
-      out: the stage's directory: checkpoints/, metrics.jsonl, tensorboard/.
+      out: the stage's directory: checkpoints/, metrics.jsonl, tensorboard/, and mixture.json, the tokens that each data
+        set was to give and has given.
       mixture: dataset directory → share of the tokens.
       tokenizer: the tokenizer directory that the data sets were made with.
       init_from: a train stage to start from; None starts from random parameters.
@@ -153,8 +155,10 @@ def train(
     # 3. What to start from: own checkpoint, else init_from, else random parameters. Never one in place of another.
     start, first_step = _starting_point(init_from, init, model)
     shapes, shardings = state_shardings(model, optimizer, layout)
-    state = checkpoint.restore_newest(out / "checkpoints", shapes, shardings)
-    if state is None:
+    state, read = checkpoint.restore_newest(out / "checkpoints", shapes, shardings), {}
+    if state is not None:
+        read = checkpoint.metadata(out / "checkpoints")["read"]
+    else:
         state = _initial_state(start, init_from, init, model, optimizer, layout, seed)
 
     # 4. The step, and its data from where the state stands.
@@ -174,6 +178,9 @@ def train(
         part=part,
         parts=parts,
     )
+
+    available = {name: examples.tokens for name, (examples, _) in sources.items()}
+    account = Account(mixture, available, part=part, parts=parts, read=read)
 
     # 5. The loop.
     described = {"model": dataclasses.asdict(model), "seq_len": seq_len, "stage": out.name, "config": gin.config_str()}
@@ -200,28 +207,25 @@ def train(
             batch, drawn = next(data)
             state, metrics = step_fn(state, _to_devices(batch, columns, layout, batch_shape))
             step += 1
+            account.add(drawn)
             log.after_step(step, metrics, drawn)
             watchdog.alive(f"step {step}")
             stopped = preemption.reached()
             if stopped or step == last_step or saver.due(step, look_at_clock=step % log_every == 0):
                 log.require_finite(step, metrics)
-                position = {"order": order, "tokens": seen + (step - first_step) * tokens}
+                read = account.write(out / "mixture.json")
+                position = {"order": order, "tokens": seen + (step - first_step) * tokens, "read": read}
                 saver.save(step, state, described | position, required=stopped or step == last_step)
     if stopped:
         raise Preempted(f"{out.name} stopped by SIGTERM, saved at step {step}: run again to continue")
 
     # 6. What a reader wants to know of it.
-    weights = sum(weight for _, weight in sources.values())
-    epochs = {
-        os.path.basename(name): round(steps * batch_size * weight / weights / len(examples), 3)
-        for name, (examples, weight) in sources.items()
-    }
     return {
         "step": step,
         "tokens": steps * tokens,
         "parameters": flops.parameter_count(model),
         "loss": log.last_loss,
-        "epochs": epochs,
+        "epochs": account.epochs(read),
         "left_out": sorted(path.name for path in mixture if os.fspath(path) not in sources),
         "params_sha256": params_sha256(state.params),
     }

@@ -197,23 +197,22 @@ def data_sets(manifests: list[dict[str, Any]], stages: list[gather.Stage]) -> st
     ]  # fmt: skip
     head = ("data set", "kind", "records", "tokens", "content", "shards", "digest")
     out = table(head, rows, numeric="  nnnn ")
-    mixtures = [(stage, m) for stage in stages if isinstance(m := _parameter(stage, "mixture"), dict) and m]
+    mixtures = [(stage, m) for stage in stages if (m := gather.read_json(stage.directory / "mixture.json"))]
     if mixtures:
-        names = sorted({name for _, mixture in mixtures for name in mixture})
-        rows = [(esc(name), *(_share(stage, mixture, name) for stage, mixture in mixtures)) for name in names]
-        head = ("data set", *(esc(stage.name) for stage, _ in mixtures))
-        out += "<h3>Mixtures</h3><p>Share of each training stage's tokens, and how often the data set was seen.</p>"
-        out += table(head, rows, numeric=" " + "n" * len(mixtures))
+        rows = [row for stage, mixture in mixtures for row in _mixture(stage.name, mixture)]
+        head = ("stage", "data set", "wanted", "tokens wanted", "reached", "share reached", "epochs")
+        out += "<h3>Mixtures</h3><p>Tokens of each data set that the training stages were to read, and have read.</p>"
+        out += table(head, rows, numeric="  nnnnn")
     return out
 
 
-def _share(stage: gather.Stage, mixture: dict[str, float], name: str) -> str:
-    if name not in mixture:
-        return ""
-    epochs = (stage.done.get("result") or {}).get("epochs", {})
-    seen = epochs.get(name, epochs.get(name.rpartition("/")[2]))
-    share = percent(mixture[name], sum(mixture.values()))
-    return share if seen is None else f'{share} <span class="soft">× {seen:.2f}</span>'
+def _mixture(stage: str, mixture: dict[str, Any]) -> list[tuple[str, ...]]:
+    total = mixture["tokens"]
+    return [
+        (esc(stage), esc(name), percent(n["wanted_share"], 1, 2), count(n["wanted_tokens"]),
+         count(n["reached_tokens"]), percent(n["reached_tokens"], total, 2), f"{n['epochs']:.2f}")
+        for name, n in mixture["sources"].items()
+    ]  # fmt: skip
 
 
 def _parameter(stage: gather.Stage, name: str) -> Any:

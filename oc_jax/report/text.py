@@ -46,8 +46,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
 
 
-def percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+def percent(part: float, whole: float, digits: int = 1) -> str:
+    return f"{100 * part / whole:.{digits}f} %" if whole else "–"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: str = "", total: bool = False) -> str:

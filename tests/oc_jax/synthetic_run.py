@@ -143,6 +143,17 @@ def write_training(workdir: Path, order: int, rng: random.Random) -> None:
         (workdir / name / "metrics.jsonl").write_text(log + '{"step": 99')  # the last line cut by a kill
         mixture = {"data/corpus": 0.84, "data/algorithmic": 0.12, "data/functions": 0.04}
         mixture = {"data/instructions": 1.0} if name.startswith("sft") else mixture if i else {"data/corpus": 1.0}
+        sources = {
+            path.rpartition("/")[2]: {
+                "wanted_share": share,
+                "wanted_tokens": round(16384 * steps * share),
+                "reached_tokens": round(16384 * steps * share) - 256,
+                "available_tokens": 123_456,
+                "epochs": 1.37,
+            }
+            for path, share in mixture.items()
+        }
+        write_json(workdir / name / "mixture.json", {"tokens": 16384 * steps, "sources": sources})
         params = {f"{name}/train.mixture": mixture}
         result = {
             "parameters": 13_400_000,

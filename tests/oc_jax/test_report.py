@@ -121,7 +121,7 @@ def test_numbers_of_the_run_are_on_the_page(page, workdir):
     assert "163 of 164" in shown and "54.3" in shown and "72.5" in shown  # the paper's HumanEval, base and instruct
     results = json.loads((workdir / "eval" / "base" / "results.json").read_text())
     assert f"{results['bits_per_byte']['total']['model']:.3f}" in shown
-    assert "84.0 %" in shown and "pretrain/train.mixture" in shown
+    assert "84.00 %" in shown and "1.37" in shown and "pretrain/train.mixture" in shown
     assert "99999" not in shown and "superseded" not in shown
 
 

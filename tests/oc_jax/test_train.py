@@ -80,17 +80,23 @@ def crash():
     raise Crash
 
 
-def test_a_crashed_stage_continues_to_the_same_bits_and_one_clean_log(stage, monkeypatch):
-    calm, expected = stage("calm/run")
+def test_a_crashed_stage_continues_to_the_same_bits_and_one_clean_log(stage, datasets, monkeypatch):
+    mixture = {datasets.corpus: 5.0, datasets.other: 1.0, datasets.chats: 0.0}
+    calm, expected = stage("calm/run", mixture=mixture, skip_empty=True)
     crash_at(monkeypatch, 7, crash)
     with pytest.raises(Crash):
-        stage("crashed/run")
+        stage("crashed/run", mixture=mixture, skip_empty=True)
     monkeypatch.undo()
-    out, result = stage("crashed/run")
+    out, result = stage("crashed/run", mixture=mixture, skip_empty=True)
     assert result["params_sha256"] == expected["params_sha256"] and result["loss"] == expected["loss"]
     assert [r["step"] for r in rows(out)] == list(range(1, 13))
     assert [r["loss"] for r in rows(out)] == [r["loss"] for r in rows(calm)]
     assert rows(out)[-1]["loss"] < rows(out)[0]["loss"]
+    for directory in (calm, out):  # every token counted once
+        account = json.loads((directory / "mixture.json").read_text())
+        wanted = {name: source["wanted_tokens"] for name, source in account["sources"].items()}
+        reached = {name: source["reached_tokens"] for name, source in account["sources"].items()}
+        assert reached == wanted == {"corpus": 5120, "other": 1024, "chats": 0}
 
 
 def test_sigterm_saves_the_very_step(stage, monkeypatch):
