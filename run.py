@@ -54,6 +54,7 @@ CONFIGURABLES = (
     "data_prep.transforms",
     "data_prep.web.pages",
     "data_prep.web.recall",
+    "data_prep.web.text_files",
     "oc_jax.evals",
     "oc_jax.optim",
     "oc_jax.report",

@@ -32,10 +32,14 @@ from data_prep.engine import Engine
 from data_prep.files import write_json
 
 NAMES = (
-    "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample star_filter decontaminate split".split()
-)
+    "preprocess web_pages recall exact_dedup fuzzy_dedup chunk transform text_files score quality_filter sample "
+    "star_filter decontaminate split"
+).split()
 EXAMPLES = 3  # ids noted for each reason
-STAGES = [epath.Path(name) for name in NAMES if name != "star_filter"]  # in the paper's order
+STAGES = [  # in the paper's order
+    epath.Path(name)
+    for name in "preprocess exact_dedup fuzzy_dedup transform score quality_filter sample decontaminate split".split()
+]
 
 
 def reason_key(reason: str) -> str:

@@ -24,9 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from etils import epath
 
 from data_prep import documents as docs
@@ -34,8 +32,9 @@ from data_prep import funnel
 from data_prep.engine import Engine, LocalEngine
 from data_prep.files import atomic, write_json, write_parquet
 from data_prep.sampling import draw
-from data_prep.web import batches, classifier, domains, urls
+from data_prep.web import batches, domains, urls
 from data_prep.web.classifier import FastText
+from data_prep.web.learning import Lesson, write_segmenter
 
 FASTTEXT = FastText()
 PATTERNS = "data_prep/web/code_urls.toml"
@@ -105,10 +104,7 @@ def recall(
         fasttext, min_precision, domain_share, min_pages, confirm_share, _ROOT / patterns, max_examples, heldout, salt
     )
     segmenter = out / "segmenter.model"
-    if not segmenter.exists():
-        sample = list(_sample([seed, documents], sample_bytes, salt))
-        with atomic(segmenter) as file:
-            file.write(classifier.train_segmenter(sample, vocab_size))
+    write_segmenter(segmenter, [seed, documents], vocab_size, sample_bytes, salt)
     numbers: list[dict[str, Any]] = []
     for number in range(1, rounds + 1):
         this = _Round(out, number, documents, seed, segmenter, rule, engine)
@@ -154,8 +150,11 @@ class _Round:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name in ("seed", "pages", "scores"):
             (self.scratch / name).mkdir(parents=True, exist_ok=True)
-        examples = self._learn()
-        threshold = self._threshold()
+        self._gather_examples()
+        lesson = Lesson(self.scratch / "examples", self.rule.heldout, self.rule.salt)
+        model = self.directory / "classifier.bin"
+        examples = lesson.train(self.rule.fasttext, model, self.scratch)
+        threshold = lesson.threshold(model, self.rule.min_precision)
         self._score(threshold.score, last)
         totals, code = self._judge_domains(threshold.score)
         confirmed = self._propose(code)
@@ -173,8 +172,8 @@ class _Round:
         write_json(self.directory / "round.json", numbers)
         self.scratch.rmtree()
 
-    def _learn(self) -> dict[str, int]:
-        """Writes examples, in an order drawn by id, and trains on those that are not held out."""
+    def _gather_examples(self) -> None:
+        """Writes examples, in an order drawn by id."""
         seeds = functools.partial(batches.seed_examples, segmenter=os.fspath(self.segmenter))
         self.engine.map(seeds, docs.parts(self.seed), self.scratch / "seed", label="seed")
         labels = self._labels()
@@ -186,26 +185,6 @@ class _Round:
         parts = [*docs.parts(self.scratch / "seed"), *docs.parts(self.scratch / "pages")]
         order = functools.partial(batches.in_drawn_order, salt=self.rule.salt)
         self.engine.reduce(order, parts, self.scratch / "examples", key="id", buckets=0, label=f"{label}: order")
-        counts: collections.Counter[str] = collections.Counter()
-        model, lines = self.directory / "classifier.bin", self.scratch / "train.txt"
-        with atomic(lines) as file:
-            for row in self._examples():
-                kind = "code" if row["code"] else "other"
-                held = self._held(row["id"])
-                counts[f"heldout_{kind}" if held else kind] += 1
-                if not held:
-                    file.write(f"__label__{kind} {row['line']}\n".encode())
-        temporary = self.scratch / "classifier.bin"
-        self.rule.fasttext.train(lines, counts["code"] + counts["other"], temporary)
-        temporary.replace(model)
-        return dict(sorted(counts.items()))
-
-    def _held(self, identifier: str) -> bool:
-        return draw(f"{self.rule.salt} heldout", identifier) < self.rule.heldout
-
-    def _examples(self) -> Iterator[dict[str, Any]]:
-        for part in docs.parts(self.scratch / "examples"):
-            yield from docs.read_part(part).to_pylist()
 
     def _labels(self) -> epath.Path:
         """What earlier rounds, or for want of any a draw, say of pages: a file of `domains.LABELS`, in order of ids."""
@@ -221,12 +200,6 @@ class _Round:
         rows = [{"id": key, "code": code, "why": why} for key, (code, why) in sorted(found.items())]
         write_parquet(iter([pa.Table.from_pylist(rows, domains.LABELS)]), target)
         return target
-
-    def _threshold(self) -> classifier.Threshold:
-        model = classifier.Classifier(self.directory / "classifier.bin")
-        held = [(row["line"], row["code"]) for row in self._examples() if self._held(row["id"])]
-        scores = model([line for line, _ in held])
-        return classifier.choose_threshold(scores, np.array([code for _, code in held], bool), self.rule.min_precision)
 
     def _score(self, threshold: float, last: bool) -> None:
         """Writes the slim table of scores; in the last round the documents, and the table from them."""
@@ -320,16 +293,6 @@ def _without_negatives(seed: epath.Path) -> int:
 def _draw_ids(documents: epath.Path, count: int, salt: str) -> list[str]:
     ids = (identifier for table in docs.read(documents, ["id"]) for identifier in table["id"].to_pylist())
     return heapq.nsmallest(count, ids, key=lambda identifier: (draw(salt, identifier), identifier))
-
-
-def _sample(directories: list[epath.Path], sample_bytes: int, salt: str) -> Iterator[str]:
-    """Texts that a draw with the share `sample_bytes` / all bytes selects."""
-    total = sum(pc.sum(t["size"]).as_py() for directory in directories for t in docs.read(directory, ["size"]))
-    for directory in directories:
-        for table in docs.read(directory, ["id", "text"]):
-            for identifier, text in zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True):
-                if draw(salt, identifier) * total < sample_bytes:
-                    yield text
 
 
 def _digest(path: epath.Path) -> str:
