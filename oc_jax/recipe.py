@@ -37,6 +37,7 @@ LOGGER = logging.getLogger("oc_jax.recipe")
 # Parameters that change how fast or how loud a stage is, never what it makes: a stage is not run again for them.
 INCIDENTAL = frozenset(
     {
+        "endpoint",
         "engine",
         "workers",
         "log_every",

@@ -99,6 +99,29 @@ def judge(programs: Iterable[Judged], limits: Limits) -> Iterator[sandbox.Outcom
                 _LOG.info("judged %d programs", count)
 
 
+_KEYS = {"javascript": "js", "lua": "lua_assert", "perl": "pl", "ruby": "rb_raise", "shell": "sh", "typescript": "ts"}
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Execute:
+    """Runs solutions together with their tests, for stages that get it bound; see `sandbox` on its limits."""
+
+    limits: Limits = Limits()
+
+    def __call__(self, language: str, solution: str, tests: str) -> tuple[str, str]:
+        """(status, detail) of `sandbox.Outcome`. The tests stand below the solution; language as data_prep names it."""
+        key = _KEYS.get(language, language)
+        finished = f"{tests}\nprint({sandbox.SENTINEL!r})\n" if key == "python" else ""
+        if key in LANGUAGES:
+            finished = LANGUAGES[key].finished(tests)
+        head = "#include <cstdio>\n" if key == "cpp" else ""  # for what says that the end is reached
+        (outcome,) = judge(
+            [Source(key, f"{head}{solution}\n\n{finished}")], dataclasses.replace(self.limits, workers=1)
+        )
+        return outcome.status, outcome.detail
+
+
 def _run(program: Judged, limits: Limits) -> sandbox.Outcome:
     match program:
         case Program():
