@@ -86,7 +86,7 @@ def lower(arguments: dict[str, Any], layout: Layout):
         layout,
         compute_dtype=arguments["compute_dtype"] or "bfloat16",
         loss_chunk=arguments["loss_chunk"],
-        z_loss=arguments.get("z_loss", 0.0),
+        z_loss=arguments["z_loss"],
     )
     shapes, shardings = state_shardings(arguments["model"], arguments["optimizer"], layout)
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

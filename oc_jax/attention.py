@@ -17,6 +17,7 @@ from oc_jax.sharding import Layout
 
 _MASKED = -1e30  # finite, so that a row with nothing to attend to gives numbers, not NaN
 _SPLASH_BLOCK = 512  # queries and keys per tile; smaller where the sequence is
+_CPU_BLOCK = 128  # queries whose scores stay in a core's cache
 
 
 def attention(
@@ -35,13 +36,14 @@ def attention(
 
     Positions restart in each packed document, segments tell documents apart; together they are the causal mask, for
     training (packed or not), prefill and decoding from a cache alike. `kv_positions` None says that keys and queries
-    are the same tokens and that positions grow along each segment; the fused kernels need that. Back ends: reference
-    (anywhere), splash (TPU), cudnn (GPU), or auto, which goes by the platform of `layout` or else of the process.
+    are the same tokens and that positions grow along each segment; all but the reference need that. Back ends:
+    reference (anywhere), blocked (CPU), splash (TPU), cudnn (GPU), or auto, which goes by the platform of `layout` or
+    else of the process.
 
     Raises ValueError for an unknown back end, and for a mask or a layout that the back end cannot honour.
     """
     if backend == "auto":
-        backend = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(_platform(layout), "reference")
+        backend = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(_platform(layout), "blocked")
     if backend not in BACKENDS:
         raise ValueError(f"attention back end '{backend}' is unknown: use auto or one of {sorted(BACKENDS)}")
     if kv_positions is None:
@@ -57,6 +59,11 @@ def _platform(layout: Layout | None) -> str:
 
 def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
     """Plain einsums with fp32 softmax: the truth that the other back ends are held to."""
+    out = _masked_softmax(q, q_positions, q_segments, k, v, kv_positions, kv_segments)
+    return checkpoint_name(out, "context")
+
+
+def _masked_softmax(q, q_positions, q_segments, k, v, kv_positions, kv_segments):
     batch, q_length, heads, head_dim = q.shape
     kv_heads = k.shape[2]
     q = q.reshape(batch, q_length, kv_heads, heads // kv_heads, head_dim)
@@ -66,8 +73,25 @@ def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layo
         mask &= kv_segments[:, None, :] == q_segments[:, :, None]
     scores = jnp.where(mask[:, None, None], scores, _MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("bkgqs,bskd->bqkgd", weights, v)
-    return checkpoint_name(out.reshape(batch, q_length, heads, head_dim), "context")
+    return jnp.einsum("bkgqs,bskd->bqkgd", weights, v).reshape(batch, q_length, heads, head_dim)
+
+
+def _blocked(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+    """The reference on 128 queries at a time, with the keys up to the last of them; gradients compute scores again.
+
+    On CPU the reference spends most of its time writing scores to memory, half of them only to mask them out.
+    """
+    length = q.shape[1]
+    block = length if layout is not None and layout.ways("length") > 1 else _CPU_BLOCK
+    cut = lambda x, start, stop: None if x is None else x[:, start:stop]
+
+    def one(start: int, stop: int):
+        keys = [cut(x, 0, stop) for x in (k, v, kv_positions, kv_segments)]
+        queries = [cut(x, start, stop) for x in (q, q_positions, q_segments)]
+        return jax.checkpoint(_masked_softmax)(*queries, *keys)
+
+    out = [one(start, min(start + block, length)) for start in range(0, length, block)]
+    return checkpoint_name(jnp.concatenate(out, axis=1), "context")
 
 
 def _splash(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
@@ -151,4 +175,9 @@ def _cudnn(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
     return checkpoint_name(out, "context")
 
 
-BACKENDS: dict[str, Callable[..., jax.Array]] = {"reference": _reference, "splash": _splash, "cudnn": _cudnn}
+BACKENDS: dict[str, Callable[..., jax.Array]] = {
+    "reference": _reference,
+    "blocked": _blocked,
+    "splash": _splash,
+    "cudnn": _cudnn,
+}

@@ -6,6 +6,7 @@ restores onto any mesh and process count. A save that was killed half-way is inv
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -56,6 +57,7 @@ class Saver:
         self._every, self._seconds, self._keep_every = every, 60 * minutes, keep_every
         self._saved_at = time.monotonic()
         self._failures = 0
+        self._saving: Any = None  # what Orbax does in the background
 
     def due(self, step: int, *, look_at_clock: bool) -> bool:
         """Whether to save; all processes look at the first one's clock together, so it should not be at every step."""
@@ -77,7 +79,7 @@ class Saver:
             return
         self._finish()
         if self._checkpointer.latest is None or self._checkpointer.latest.step < step:
-            self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
+            self._saving = self._checkpointer.save_async(step, state, force=True, custom_metadata=metadata)
         self._saved_at = time.monotonic()
 
     def _finish(self, attempts: int = ATTEMPTS) -> None:
@@ -93,6 +95,11 @@ class Saver:
             LOGGER.error(f"{said}: the run goes on and tries again at the next save")
             for path in self._directory.glob("*.orbax-checkpoint-tmp"):
                 path.rmtree()  # of what failed; it would fill the disk further
+        finally:
+            if self._saving:  # each save has a thread of its own, which ends when somebody asks for its result
+                with contextlib.suppress(Exception):
+                    self._saving.result()
+                self._saving = None
 
     def __enter__(self) -> Saver:
         return self

@@ -46,7 +46,8 @@ DEFAULT_RULES = {
 class MeshConfig:
     """Sizes of the mesh axes; one of them may be -1 and takes the devices that the others leave.
 
-    `dcn` splits the batch between slices (or between nodes on a slow network), `fsdp` splits batch and parameters,
+    `dcn` splits the batch between slices (between nodes on a slow network, or between parts of one slice that hold a
+    copy of the parameters each), `fsdp` splits batch and parameters,
     `tensor` splits heads, MLP and vocabulary, `context` splits the sequence. `rules` overrides entries of
     `DEFAULT_RULES`.
     """
@@ -107,9 +108,11 @@ class Layout:
             sharding = self.sharding(*names)
             for name, size in zip(names, shape.shape, strict=True):
                 if size % self.ways(name):
+                    most = math.gcd(size, self.ways(name))
                     raise ValueError(
                         f"parameter {jax.tree_util.keystr(path)}: axis '{name}' of size {size} does not divide over "
-                        f"{self.ways(name)} devices of mesh axis {self.rules[name]}: change MeshConfig or its rules"
+                        f"{self.ways(name)} devices of mesh axis {self.rules[name]}: give that axis {most} in "
+                        "MeshConfig and the rest of the devices to dcn, or change MeshConfig.rules"
                     )
             return sharding
 
@@ -127,8 +130,12 @@ def make_layout(config: MeshConfig, devices: Sequence[Any] | None = None) -> Lay
     if devices[0].platform == "tpu":  # respects the torus, and slices when dcn > 1
         from jax.experimental import mesh_utils
 
-        if config.dcn > 1:
-            grid = mesh_utils.create_hybrid_device_mesh((1, *shape[1:]), (shape[0], 1, 1, 1), devices=devices)
+        slices = len({d.slice_index for d in devices})
+        if config.dcn % slices:
+            raise ValueError(f"MeshConfig.dcn = {config.dcn} does not divide over {slices} slices: make it {slices}")
+        if slices > 1:
+            within, between = (shape[0] // slices, *shape[1:]), (slices, 1, 1, 1)
+            grid = mesh_utils.create_hybrid_device_mesh(within, between, devices=devices)
         else:
             grid = mesh_utils.create_device_mesh(shape, devices=devices)
     else:

@@ -69,7 +69,8 @@ def make_train_step(
 
     Micro-batches are summed before anything is divided: the gradient is that of the token mean over the global batch,
     however the batch is cut (accumulation) or spread (devices, hosts). metrics: fp32 scalars `loss` (nats per target
-    token), `tokens` (target tokens), `grad_norm`, `learning_rate`, and what `optim.counters` finds in the optimizer.
+    token), `tokens` (target tokens), `grad_norm`, `param_norm` (of the parameters that this step began with),
+    `learning_rate`, and what `optim.counters` finds in the optimizer.
     """
     graphdef, _, axes = model_lib.abstract(config)
 
@@ -100,6 +101,7 @@ def make_train_step(
             "loss": loss / weight,
             "tokens": weight,
             "grad_norm": optax.global_norm(grads),
+            "param_norm": optax.global_norm(state.params),
             "learning_rate": jnp.float32(learning_rate),
             **counters(opt_state),
         }

@@ -68,6 +68,7 @@ def train(
     skip_empty: bool = False,
     compute_dtype: str | None = None,
     loss_chunk: int = 512,
+    z_loss: float = 0.0,
     seed: int = 0,
     order: str | None = None,
     block_len: int | None = None,
@@ -100,6 +101,7 @@ def train(
       compute_dtype: of activations and gathered parameters; None: float32 on CPU, bfloat16 elsewhere. Master weights
         are always fp32.
       loss_chunk: positions per slice of the loss; bounds the memory of the logits.
+      z_loss: weight of log² Z in the objective, against drifting logits (PaLM: 1e-4); the reported loss is without it.
       seed: of initialisation and of the order of the data.
       order: names the order of the data. A stage that takes the state of another one under the same name goes on in the
         data where that one stopped; None: the stage's own.
@@ -162,7 +164,9 @@ def train(
         state = _initial_state(start, init_from, init, model, optimizer, layout, seed)
 
     # 4. The step, and its data from where the state stands.
-    step_fn = make_train_step(model, optimizer, schedule, layout, compute_dtype=compute_dtype, loss_chunk=loss_chunk)
+    step_fn = make_train_step(
+        model, optimizer, schedule, layout, compute_dtype=compute_dtype, loss_chunk=loss_chunk, z_loss=z_loss
+    )
     step, last_step = int(state.step), first_step + steps
     tokens = batch_size * seq_len
     seen = start["tokens"] if start and init == "state" and start.get("order") == order else 0

@@ -31,6 +31,7 @@ def arguments(**model):
         "schedule": lambda step: 1e-3,
         "compute_dtype": "float32",
         "loss_chunk": 64,
+        "z_loss": 0.0,
         "batch_size": 8,
         "accumulation": 2,
         "seq_len": 256,

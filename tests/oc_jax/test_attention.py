@@ -51,7 +51,7 @@ def gradients(q, k, v, weights, **options):
     return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
 
-@pytest.mark.parametrize("backend", ["reference", "splash"])
+@pytest.mark.parametrize("backend", ["reference", "blocked", "splash"])
 @pytest.mark.parametrize("head_dim", [64, 128, 160])
 def test_packed_grouped_query_attention(backend, head_dim):
     q, k, v, _ = inputs(head_dim)
@@ -60,11 +60,11 @@ def test_packed_grouped_query_attention(backend, head_dim):
     np.testing.assert_allclose(out, by_document(q, k, v), atol=1e-5)
 
 
-@pytest.mark.parametrize("head_dim", [64, 160])
-def test_gradients_of_splash_are_those_of_the_reference(head_dim):
+@pytest.mark.parametrize("backend, head_dim", [("splash", 64), ("splash", 160), ("blocked", 64)])
+def test_gradients_are_those_of_the_reference(backend, head_dim):
     *qkv, weights = inputs(head_dim)
     expected = gradients(*qkv, weights, backend="reference")
-    for ours, theirs in zip(gradients(*qkv, weights, backend="splash"), expected, strict=True):
+    for ours, theirs in zip(gradients(*qkv, weights, backend=backend), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
@@ -90,7 +90,7 @@ def test_kernels_refuse_what_they_cannot_honour():
     positions, segments = packed()
     with pytest.raises(ValueError, match="unknown: use auto or one of"):
         attention(q, k, v, q_positions=positions, backend="flash")
-    for backend in ("splash", "cudnn"):
+    for backend in ("blocked", "splash", "cudnn"):
         with pytest.raises(ValueError, match="a cache"):
             attention(q, k, v, q_positions=positions, kv_positions=positions, backend=backend)
     with pytest.raises(ValueError, match="context = 1"):
