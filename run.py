@@ -55,6 +55,7 @@ CONFIGURABLES = (
     "data_prep.synthesis.stage",
     "data_prep.synthesis.uses",
     "data_prep.transforms",
+    "data_prep.web.autods",
     "data_prep.web.pages",
     "data_prep.web.recall",
     "data_prep.web.text_files",

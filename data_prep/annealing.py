@@ -2,7 +2,8 @@
 
 `algorithmic` is the paper's algorithmic corpus: documents with telling keywords that are self-contained and rich in
 logic. `functions` stands in for the paper's verified code snippets, which a language model writes and tests: documented
-functions that need nothing from their file are cut out as they are, written by people and not executed here.
+functions that need nothing from their file are cut out as they are, written by people and not executed here. Where a
+teacher is at hand, `data_prep.synthesis` writes snippets and textbooks; `questions_and_answers` takes its dialogues.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def algorithmic(
     *,
     documents: epath.Path = epath.Path("split"),
     keywords: Sequence[str] = KEYWORDS,
+    self_contained: bool = True,
     sampling_share: float = 1.0,
     salt: str = "algorithmic",
     engine: Engine = LocalEngine(),
@@ -101,24 +103,29 @@ def algorithmic(
       documents: documents with column `split`.
       keywords: any of them in the text makes it algorithmic; case, white space, `_` and `-` do not count, so
         "binary search" also finds binary_search and BinarySearch.
+      self_contained: whether Python has to be self-contained, with loops; False judges all by keyword alone.
       sampling_share: share of the matching documents that is kept, by a salted hash of the id.
       salt: another salt keeps other documents.
     """
     squashed = tuple(_squash(keyword) for keyword in keywords)
-    mark = ft.partial(_mark_algorithmic, keywords=squashed, share=sampling_share, salt=salt)
+    mark = ft.partial(
+        _mark_algorithmic, keywords=squashed, self_contained=self_contained, share=sampling_share, salt=salt
+    )
     return funnel.documents_map(engine, mark, documents, out, label="algorithmic documents")
 
 
-def _mark_algorithmic(table: pa.Table, *, keywords: Sequence[bytes], share: float, salt: str) -> pa.Table:
+def _mark_algorithmic(
+    table: pa.Table, *, keywords: Sequence[bytes], self_contained: bool, share: float, salt: str
+) -> pa.Table:
     rows = table.select(["id", "text", "path", "language", "doc_type", "split"]).to_pylist()
-    reasons = [_not_algorithmic(row, keywords) for row in rows]
+    reasons = [_not_algorithmic(row, keywords, self_contained) for row in rows]
     for i, row in enumerate(rows):
         if reasons[i] is None and draw(salt, row["id"]) >= share:
             reasons[i] = "not_sampled"
     return docs.drop(table, [[reason] if reason else [] for reason in reasons])
 
 
-def _not_algorithmic(row: dict[str, Any], keywords: Sequence[bytes]) -> str | None:
+def _not_algorithmic(row: dict[str, Any], keywords: Sequence[bytes], self_contained: bool) -> str | None:
     """The reason why this document is not part of the algorithmic corpus, or None."""
     if row["split"] != "train":
         return "held_out"
@@ -127,7 +134,7 @@ def _not_algorithmic(row: dict[str, Any], keywords: Sequence[bytes]) -> str | No
     text = _squash(row["text"])
     if not any(keyword in text for keyword in keywords):
         return "not_algorithmic"
-    if row["language"] != "python":
+    if row["language"] != "python" or not self_contained:
         return None
     tree = parse(row["text"])
     if tree is None:
@@ -144,6 +151,44 @@ def _not_algorithmic(row: dict[str, Any], keywords: Sequence[bytes]) -> str | No
 
 def _squash(text: str) -> bytes:
     return text.lower().encode().translate(None, b" \t\r\n_-")
+
+
+@gin.configurable
+def questions_and_answers(
+    out: epath.Path, *, conversations: epath.Path = epath.Path("conversations"), engine: Engine = LocalEngine()
+) -> dict:
+    """Conversations as documents to anneal on: what is said, without roles or template, one turn below the other.
+
+    The paper's release has questions and answers where the paper has textbooks.
+
+    Args:
+      conversations: decontaminated conversations.
+    """
+    engine.map(_as_documents, docs.parts(conversations), out, label="questions and answers")
+    return funnel.write(out)
+
+
+def _as_documents(table: pa.Table) -> pa.Table:
+    rows = []
+    for row in docs.kept(table).to_pylist():
+        text = "\n\n".join(message["content"].strip() for message in row["messages"]) + "\n"
+        rows.append(
+            {
+                "id": docs.document_id("conversations", row["kind"], row["id"], None),
+                "content_sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "text": text,
+                "path": row["id"],
+                "repo": row["kind"],
+                "language": row["language"],
+                "doc_type": "text",
+                "size": len(text.encode()),
+                "source": "conversations",
+                "provenance": row["provenance"],
+                "split": "train",
+                "reasons": [],
+            }
+        )
+    return pa.Table.from_pylist(rows, docs.SCHEMA)
 
 
 @gin.configurable

@@ -26,6 +26,7 @@ from data_prep.dialogues import about_file, about_functions, documented_function
 from data_prep.engine import Engine, LocalEngine
 
 LOGGER = logging.getLogger("data_prep")
+_COLUMNS = ["id", "text", "path", "language", "source", "licence", "split"]
 
 
 @gin.configurable
@@ -80,7 +81,7 @@ def instructions(
 def _examples(table: pa.Table, *, max_chars: int) -> pa.Table:
     """All examples of both stages that can be made from the documents; `SCHEMA` and column `stage`."""
     rows = []
-    for row in docs.kept(table).select(["id", "text", "path", "language", "split"]).to_pylist():
+    for row in docs.kept(table).select(_COLUMNS).to_pylist():
         if row["split"] == "train":
             for made in (*about_functions(documented_functions(row)), *about_file(row)):
                 if len(made.question) + len(made.answer) <= max_chars:
@@ -90,7 +91,7 @@ def _examples(table: pa.Table, *, max_chars: int) -> pa.Table:
 
 def _example(kind: str, question: str, answer: str, document: dict[str, Any]) -> dict[str, Any]:
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    provenance = json.dumps({"document": document["id"]})
+    provenance = json.dumps({"document": document["id"], "source": document["source"], "licence": document["licence"]})
     return conversations.row(messages, kind=kind, language=document["language"], provenance=provenance)
 
 

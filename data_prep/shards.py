@@ -29,7 +29,7 @@ from etils import epath
 from tensorflow_datasets.core import dataset_info, example_serializer, naming
 from tensorflow_datasets.core.features import FeatureConnector, FeaturesDict
 
-from data_prep import corpus_index
+from data_prep import corpus_index, data_card
 from data_prep import documents as docs
 from data_prep.engine import Engine, LocalEngine
 from data_prep.files import atomic, write_json
@@ -74,7 +74,7 @@ def shards(
       num_shards: number of shards, or 0 for one per 64 MiB of uncompressed records.
       salt: another salt gives another order.
 
-    corpus_index.parquet lists what the records are made of; see `corpus_index`.
+    corpus_index.parquet lists what the records are made of, see `corpus_index`; README.md is the card of the data set.
 
     Raises:
       ValueError: `kind` is unknown, or two records have the same id.
@@ -103,6 +103,7 @@ def shards(
     facts = {key: manifest[key] for key in ("name", "kind", "records", "tokens", "tokenizer_digest", "digest")}
     facts |= {"split": split, "num_shards": num_shards, "salt": salt}
     corpus_index.write(out, documents, scratch / "index", split, facts, engine)
+    data_card.write(out, documents, manifest)
     scratch.rmtree()
     return {key: manifest[key] for key in ("records", "tokens", "bytes", "digest")} | {"shards": num_shards}
 

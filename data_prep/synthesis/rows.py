@@ -44,11 +44,14 @@ def _window(text: str, seed: str, max_chars: int) -> str:
 
 def row(pipeline: Pipeline, seed: Mapping[str, Any], branch: int, grown: Grown) -> dict[str, Any]:
     """A row of the pipeline's kind. One that was turned down holds the last answer as it came."""
+    about_seed = json.loads(seed["provenance"])
     provenance: dict[str, Any] = {"seed": seed["id"], "pipeline": pipeline.name, "steps": grown.trail}
+    origin = {name: seed.get(name) or about_seed.get(name) for name in ("source", "licence")}
+    provenance |= {name: value for name, value in origin.items() if value}
     provenance |= {name: grown.fields[name] for name in ("test", "score", "scores", "title") if name in grown.fields}
     reasons = {"reasons": [grown.reason] if grown.reason else []}
     if pipeline.finish is None:
-        provenance = json.loads(seed["provenance"]) | provenance
+        provenance = about_seed | provenance
         same = {name: seed[name] for name in SCHEMAS[pipeline.writes].names}
         return same | {"provenance": json.dumps(provenance, ensure_ascii=False)} | reasons
     raw = grown.fields.get("answer", "")

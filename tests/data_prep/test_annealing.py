@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from data_prep import annealing, documents
+from data_prep import annealing, conversations, documents
 from data_prep.engine import LocalEngine
+from data_prep.files import write_parquet
 
 LOOP = "def solve(xs):\n    for x in xs:\n        yield x\n"
 
@@ -51,6 +53,25 @@ def test_share_of_the_algorithmic_documents(
     result, marked = run_stage(annealing.algorithmic, documents=write_documents("split", rows), sampling_share=0.3)
     assert 250 < result["files_kept"] < 350
     assert {tuple(row["reasons"]) for row in marked} == {(), ("not_sampled",)}
+
+
+def test_files_may_need_others_where_that_is_asked_for(
+    write_documents: Callable[..., epath.Path], run_stage: Callable[..., Any]
+) -> None:
+    source = write_documents("split", [train("pkg/a.py", "# leetcode\nimport pkg.b\n"), train("b.py", "x = 1\n")])
+    _, marked = run_stage(annealing.algorithmic, documents=source, self_contained=False)
+    assert [row["reasons"] for row in marked] == [[], ["not_algorithmic"]]
+
+
+def test_dialogues_become_documents(tmp_path: Any, run_stage: Callable[..., Any]) -> None:
+    turns = [{"role": "user", "content": "Add 1 and 2."}, {"role": "assistant", "content": "```python\n1 + 2\n```"}]
+    rows = [conversations.row(turns, kind="write", language="python", provenance='{"seed": "s"}') for _ in range(2)]
+    rows[1] |= {"reasons": ["benchmark_ngram: T/1"]}
+    write_parquet(iter([pa.Table.from_pylist(rows, conversations.SCHEMA)]), epath.Path(tmp_path) / "part-00000.parquet")
+    result, (row,) = run_stage(annealing.questions_and_answers, conversations=epath.Path(tmp_path))
+    assert row["text"] == "Add 1 and 2.\n\n```python\n1 + 2\n```\n" and row["split"] == "train"
+    assert (row["repo"], row["language"], row["provenance"]) == ("write", "python", '{"seed": "s"}')
+    assert result["files_kept"] == 1
 
 
 GOOD = '''def double(x):

@@ -91,7 +91,7 @@ def test_manifest_describes_the_files(
     files = [shard["file"] for shard in described["shards"]]
     assert files == ["code-train.array_record-00000-of-00002", "code-train.array_record-00001-of-00002"]
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        [*files, "corpus_index.parquet", "dataset_info.json", "features.json", "lengths.npy", "manifest.json"]
+        [*files, "README.md", "corpus_index.parquet", "dataset_info.json", "features.json", "lengths.npy", "manifest.json"]
     )
     for shard in described["shards"]:
         data = (out / shard["file"]).read_bytes()
