@@ -1,6 +1,6 @@
 """How much of a web of known truth the recall finds, round by round, how exactly code survives, and how fast it is.
 
-    python benchmarks/recall.py --work DIR [--pages 400]
+    python benchmarks/recall.py [--work DIR] [--pages 400]
 
 The web is made of Debian's documentation packages: each is a domain, code-related or not, in English or Chinese, and
 goes into a WARC file. The seed is a part of the pages of a few domains. What is measured are the others: those that the
@@ -10,10 +10,13 @@ recall crawls, and some that it never sees, which are scored with the classifier
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import html.parser
 import io
 import json
+import multiprocessing
 import pathlib
+import resource
 import subprocess
 import sys
 import tarfile
@@ -29,6 +32,7 @@ from fastwarc.warc import WarcRecord, WarcRecordType
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from data_prep import documents as docs  # noqa: E402
+from data_prep.engine import LocalEngine  # noqa: E402
 from data_prep.files import write_parquet  # noqa: E402
 from data_prep.sampling import draw  # noqa: E402
 from data_prep.sources import preprocess  # noqa: E402
@@ -58,6 +62,7 @@ WEB = {
 }
 CODE = {domain for domain, code, _, _ in WEB.values() if code}
 NOBODY = pathlib.Path(__file__).parents[1] / "data_prep" / "web" / "code_urls.toml"
+WORK = pathlib.Path(__file__).parents[1] / "out" / "benchmarks" / "recall"
 SEED_PAGES = 250  # of each seed domain
 EXACT_PAGES = 200
 
@@ -66,7 +71,10 @@ def fetch(package: str, cache: pathlib.Path) -> pathlib.Path:
     """The package file, downloaded by apt if it is not there."""
     cache.mkdir(parents=True, exist_ok=True)
     if not (found := list(cache.glob(f"{package}_*.deb"))):
-        subprocess.run(["apt-get", "download", "-q", package], cwd=cache, check=True, stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run(["apt-get", "download", "-q", package], cwd=cache, check=True, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"skipped: the pages come from Debian's packages, and apt-get does not fetch {package} ({error})")
         found = list(cache.glob(f"{package}_*.deb"))
     return found[0]
 
@@ -236,9 +244,34 @@ def report_speed(work: epath.Path) -> None:
         print(f"recall: {table.num_rows / seconds:.0f} pages/s, {size / seconds / 1e6:.2f} MB/s of text ({state})")
 
 
+def report_memory(work: epath.Path) -> None:
+    """Peak memory of the recall over the crawled pages, and over four copies of each; one worker."""
+    for copies in (1, 4):
+        pages, out = work / f"copies-{copies}", work / f"recall-copies-{copies}"
+        for directory in (pages, out):
+            if directory.exists():
+                directory.rmtree()
+            directory.mkdir()
+        for number, part in enumerate(docs.parts(work / "pages_crawl")):
+            table = docs.read_part(part)
+            ids = table["id"].to_pylist()
+            for copy in range(copies):
+                copied = table.set_column(0, table.schema.field("id"), pa.array([f"{copy}{i[1:]}" for i in ids]))
+                write_parquet(iter([copied]), pages / f"part-{number * copies + copy:05d}.parquet")
+        pool = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        with pool:
+            found, peak = pool.submit(_recall_peak, str(out), str(pages), str(work / "seed")).result()
+        print(f"memory: {found:,} pages, peak {peak / 2**20:.0f} MiB")
+
+
+def _recall_peak(out: str, pages: str, seed: str) -> tuple[int, int]:
+    result = recall(epath.Path(out), documents=epath.Path(pages), seed=epath.Path(seed), engine=LocalEngine(workers=1))
+    return result["files_in"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="for packages, pages and results")
+    parser.add_argument("--work", type=pathlib.Path, default=WORK, help=f"packages, pages and results (default {WORK})")
     parser.add_argument("--pages", type=int, default=400, help="of a domain at most; 0 for all (default 400)")
     flags = parser.parse_args()
     flags.work.mkdir(parents=True, exist_ok=True)
@@ -255,6 +288,7 @@ def main() -> None:
         print(f"{name}:")
         report_rounds(work, work / name, result["rounds"])
     report_exact(work)
+    report_memory(work)
     report_speed(work)
 
 

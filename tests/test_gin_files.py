@@ -36,11 +36,34 @@ def test_run_file_resolves_and_its_state_has_shapes(path, gin_cleared):
         if stage.selector.endswith("train.train"):
             with gin.config_scope(stage.scope):
                 bound = gin.get_bindings(stage.selector)
-            layout = make_layout(MeshConfig(fsdp=1), jax.devices()[:1])
+            layout = make_layout(MeshConfig(dcn=1, fsdp=1), jax.devices()[:1])
             shapes, _ = state_shardings(bound["model"], bound["optimizer"], layout)
             assert shapes.params["embedding"].shape[0] == bound["model"].vocab_size
             rates = [float(bound["schedule"](s)) for s in (0, bound["steps"] - 1)]
             assert all(rate >= 0 for rate in rates)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda p: p.stem)
+def test_every_data_set_to_train_on_is_decontaminated(path, gin_cleared):
+    from etils import epath
+
+    from oc_jax import recipe
+
+    run_module.parse_gin([str(path)], [])
+    workdir = epath.Path("/work")
+    stages = {s.name: s for s in map(recipe.Stage.from_reference, gin.query_parameter("run.recipe"))}
+
+    def clean(directory):
+        names = [str(d.relative_to(workdir)) for d in (directory, *directory.parents) if d.is_relative_to(workdir)]
+        stage = next((stages[name] for name in names if name in stages), None)
+        if stage is None:
+            return False
+        documents = {name: d for name, d in stage.directories(workdir).items() if name != "tokenizer"}
+        return stage.selector.endswith(".decontaminate") or any(map(clean, documents.values()))
+
+    for name, stage in stages.items():
+        if stage.selector.endswith(".shards") and stage.arguments()["kind"] != "text":
+            assert clean(workdir / name), f"{path.name}: no decontaminate stands before {name}"
 
 
 @pytest.mark.parametrize("name, parameters", [("1p5b", 1_905_650_880), ("8b", 7_771_262_976)])
