@@ -4,9 +4,11 @@
 
 CORPUS holds a folder for each package or version of one: forks, S or M from corpora.py. Files are read and exact
 duplicates dropped once; then each contender gets the same Parquet files, the same bands and rows of 5-grams and one
-process, and writes what it keeps. Where folders are versions (package-1.2), files of the same path are pairs of known
-exact Jaccard similarity: recall is the share of the pairs above the setting's threshold that end up in one cluster,
-precision the share of the pairs in one cluster that are above it, or below it by no more than 0.05.
+process, and writes what it keeps. In the end this project takes all files. Memory is the largest sum of proportional
+set sizes of the processes. Where folders are versions (package-1.2), files of the same path are pairs of known exact
+Jaccard similarity: recall is the share of the pairs above the setting's threshold that end up in one cluster, precision
+the share of the pairs in one cluster that are above it, or below it by no more than 0.05. Both are given for this
+project's 5-grams and for the contender's own.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pyarrow as pa
@@ -34,14 +36,17 @@ from etils import epath
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.engine import Watch  # noqa: E402
+from benchmarks.minhash_speed import MALLOC  # noqa: E402
 from data_prep import dedup, minhash  # noqa: E402
 from data_prep import documents as docs  # noqa: E402
 from data_prep.engine import LocalEngine  # noqa: E402
 from data_prep.files import write_parquet  # noqa: E402
 from data_prep.sampling import draw  # noqa: E402
-from data_prep.sources import preprocess  # noqa: E402
 
 Clusters = dict[str, str]  # id of every file in a cluster of two or more → name of the cluster
+Pairs = dict[tuple[str, str], float]  # ids of two files → their exact Jaccard similarity
+Shingles = Callable[[str], Collection]  # the different shingles of a text
 NGRAM = 5
 
 
@@ -51,6 +56,10 @@ def ours(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clu
     dedup.fuzzy_dedup(out, documents=epath.Path(source), bands=bands, rows=rows, engine=LocalEngine(workers=1))
     table = pq.read_table(work / "out" / "clusters.parquet", columns=["id", "cluster"])
     return dict(zip(table["id"].to_pylist(), table["cluster"].to_pylist(), strict=True))
+
+
+def our_shingles() -> Shingles:
+    return lambda text: minhash.shingles(text, minhash.Scheme()).tolist()
 
 
 def datatrove(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters:
@@ -90,6 +99,14 @@ def datatrove(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -
     return found
 
 
+def datatrove_shingles() -> Shingles:
+    from datatrove.pipeline.dedup import minhash as theirs
+
+    theirs.load_word_tokenizer = lambda language: type("Split", (), {"word_tokenize": staticmethod(str.split)})
+    step = theirs.MinhashDedupSignature(tempfile.gettempdir(), theirs.MinhashConfig(n_grams=NGRAM))
+    return lambda text: step.get_shingles(text).ravel().tolist()
+
+
 def text_dedup(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters:
     setting = (
         f"--column text --ngram {NGRAM} --num_perm {bands * rows} --b {bands} --r {rows} --hash_bits 64 --num_proc 1"
@@ -113,52 +130,76 @@ def text_dedup(source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) 
     return {ids[i]: ids[union.find(i)] for i in union.parent}
 
 
-CONTENDERS: dict[str, Callable[..., Clusters]] = {"ours": ours, "datatrove": datatrove, "text-dedup": text_dedup}
+def text_dedup_shingles() -> Shingles:
+    from text_dedup.minhash import NON_ALPHA
+    from text_dedup.utils import ngrams
+
+    return lambda text: list(ngrams(NON_ALPHA.split(text.lower()), NGRAM, NGRAM))
 
 
-def prepare(corpus: pathlib.Path, work: pathlib.Path, limit: int) -> pathlib.Path:
-    """The kept documents after exact deduplication, about `limit` of them; the same ones every time."""
-    engine, directories = LocalEngine(), [epath.Path(work / name) for name in ("preprocess", "exact_dedup", "input")]
-    raw, unique, chosen = directories
-    for directory in directories:
+CONTENDERS: dict[str, tuple[Callable[..., Clusters], Callable[[], Shingles]]] = {
+    "ours": (ours, our_shingles),
+    "datatrove": (datatrove, datatrove_shingles),
+    "text-dedup": (text_dedup, text_dedup_shingles),
+}
+
+
+def read_corpus(corpus: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
+    """All documents, without exact duplicates."""
+    from data_prep.sources import preprocess  # half a second that is not the contenders'
+
+    raw, unique = epath.Path(work / "preprocess"), epath.Path(work / "exact_dedup")
+    for directory in (raw, unique):
         directory.mkdir()
-    preprocess(raw, sources=[str(path) for path in sorted(corpus.iterdir()) if path.is_dir()], engine=engine)
-    dedup.exact_dedup(unique, documents=raw, engine=engine)
-    share = limit / sum(table.num_rows for table in docs.read(unique, ["id"]))
-    for number, table in enumerate(docs.read(unique, batch_rows=4096)):
+    preprocess(raw, sources=[str(path) for path in sorted(corpus.iterdir()) if path.is_dir()])
+    dedup.exact_dedup(unique, documents=raw)
+    return pathlib.Path(unique)
+
+
+def choose(unique: pathlib.Path, chosen: pathlib.Path, limit: int) -> pathlib.Path:
+    """About `limit` of the documents, the same ones every time."""
+    chosen.mkdir()
+    share = limit / size_and_count(unique)[1]
+    for number, table in enumerate(docs.read(epath.Path(unique), batch_rows=4096)):
         drawn = [draw("peers", path) < share for path in table["path"].to_pylist()]  # all versions of a file or none
-        write_parquet(iter([table.filter(pa.array(drawn))]), chosen / f"part-{number:05d}.parquet")
-    return pathlib.Path(chosen)
+        write_parquet(iter([table.filter(pa.array(drawn))]), epath.Path(chosen / f"part-{number:05d}.parquet"))
+    return chosen
 
 
-def measure(name: str, source: pathlib.Path, work: pathlib.Path, bands: int, rows: int) -> Clusters | None:
-    """Runs a contender in a process of its own and prints what it took."""
-    place = work / name
+def size_and_count(source: pathlib.Path) -> tuple[float, int]:
+    """(megabytes, files) of the kept documents."""
+    sizes = [size for table in docs.read(epath.Path(source), ["size"]) for size in table["size"].to_pylist()]
+    return sum(sizes) / 1e6, len(sizes)
+
+
+def measure(name: str, source: pathlib.Path, place: pathlib.Path, bands: int, rows: int) -> Clusters | None:
+    """Runs a contender in a process of its own, which may write to `place`, and prints what it took."""
     place.mkdir()
     command = [sys.executable, __file__, str(source), "--contender", name, "--work", str(place)]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     log = place / "log.txt"
     with log.open("w") as sink:
-        setting = [f"--bands={bands}", f"--rows={rows}"]
-        code = subprocess.run([*command, *setting], stdout=sink, stderr=sink, check=False).returncode
-    if code:
+        command += [f"--bands={bands}", f"--rows={rows}"]
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=os.environ | MALLOC)
+        peak, _ = Watch(process).join()
+    if process.returncode:
         print(f"{name:<12} failed or missing: {log.read_text().strip().splitlines()[-1]}")
         return None
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    report = json.loads((place / "clusters.json").read_text())
-    found, peak = report["clusters"], report["peak"] / 1e9
+    found = json.loads((place / "clusters.json").read_text())
     print(f"{name:<12}{wall:>9.1f} s{cpu:>9.1f} CPU s{peak:>8.2f} GB{len(found):>9,} files in clusters")
     return found
 
 
-def similarities(source: pathlib.Path) -> dict[tuple[str, str], float]:
-    """(id, id) → exact Jaccard similarity of the files of one path in two versions of a package."""
+def similarities(source: pathlib.Path, shingles: Shingles) -> Pairs:
+    """Of the files of one path in two versions of a package."""
     files: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
     for table in docs.read(epath.Path(source), ["id", "source", "path", "text"]):
         for row in table.to_pylist():
             key = re.split(r"[-=]", row["source"])[0], row["path"]
-            files.setdefault(key, []).append((row["id"], minhash.shingles(row["text"], minhash.Scheme())))
+            hashes = np.unique(np.fromiter(map(hash, shingles(row["text"])), np.int64))
+            files.setdefault(key, []).append((row["id"], hashes))
     return {
         (a, b): minhash.jaccard(x, y)
         for versions in files.values()
@@ -166,7 +207,7 @@ def similarities(source: pathlib.Path) -> dict[tuple[str, str], float]:
     }
 
 
-def quality(clusters: Clusters, pairs: dict[tuple[str, str], float], threshold: float) -> str:
+def quality(clusters: Clusters, pairs: Pairs, threshold: float) -> str:
     joined = {pair: pair[0] in clusters and clusters[pair[0]] == clusters.get(pair[1]) for pair in pairs}
     alike = [pair for pair, jaccard in pairs.items() if jaccard >= threshold]
     found = [pair for pair, is_joined in joined.items() if is_joined]
@@ -177,18 +218,17 @@ def quality(clusters: Clusters, pairs: dict[tuple[str, str], float], threshold: 
 
 def run_one(flags: argparse.Namespace) -> None:
     work = pathlib.Path(flags.work)
-    clusters = CONTENDERS[flags.contender](flags.corpus, work, flags.bands, flags.rows)
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
-    (work / "clusters.json").write_text(json.dumps({"clusters": clusters, "peak": peak}))
+    clusters = CONTENDERS[flags.contender][0](flags.corpus, work, flags.bands, flags.rows)
+    (work / "clusters.json").write_text(json.dumps(clusters))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path, nargs="?", default=pathlib.Path("corpora/forks"))
     parser.add_argument("--files", type=int, default=2000, help="about as many files, after exact deduplication")
+    parser.add_argument("--scratch", help="where to write (default: a temporary directory)")
     parser.add_argument("--bands", type=int, default=16)
     parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--only", choices=CONTENDERS, action="append", help="run these contenders only")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     flags = parser.parse_args()
@@ -197,22 +237,23 @@ def main() -> None:
     if not flags.corpus.is_dir():
         print(f"no corpus at {flags.corpus}: build it with benchmarks/corpora.py")
         return
-    work = pathlib.Path(tempfile.mkdtemp(prefix="dedup_peers"))
+    work = pathlib.Path(tempfile.mkdtemp(prefix="dedup_peers", dir=flags.scratch))
+    bands, rows = flags.bands, flags.rows
+    threshold = (1 - 0.5 ** (1 / bands)) ** (1 / rows)
     try:
-        source = prepare(flags.corpus, work, flags.files)
-        texts = [text for table in docs.read(epath.Path(source), ["text"]) for text in table["text"].to_pylist()]
-        size = sum(len(text.encode()) for text in texts)
-        threshold = (1 - 0.5 ** (1 / flags.bands)) ** (1 / flags.rows)
-        print(
-            f"{len(texts):,} files, {size / 1e6:,.1f} MB; {flags.bands} x {flags.rows}, threshold {threshold:.3f}; ",
-            end="",
-        )
-        print(f"load {os.getloadavg()[0]:.1f}")
-        pairs = similarities(source)
-        for name in flags.only or CONTENDERS:
-            clusters = measure(name, source, work, flags.bands, flags.rows)
-            if clusters is not None and pairs:
-                print(f"{'':<12}{quality(clusters, pairs, threshold)}", flush=True)
+        unique = read_corpus(flags.corpus, work)
+        source = choose(unique, work / "input", flags.files)
+        print("{:.1f} MB, {:,} files; ".format(*size_and_count(source)), end="")
+        print(f"{bands} x {rows}, threshold {threshold:.3f}; load {os.getloadavg()[0]:.1f}", flush=True)
+        by_ours = similarities(source, our_shingles())
+        for name, (_, shingles) in CONTENDERS.items():
+            clusters = measure(name, source, work / name, bands, rows)
+            if clusters is not None and by_ours:
+                print(f"{'':<12}{quality(clusters, by_ours, threshold)}")
+                by_theirs = similarities(source, shingles())
+                print(f"{'':<12}{quality(clusters, by_theirs, threshold)} by its own 5-grams", flush=True)
+        print("all {:.1f} MB, {:,} files:".format(*size_and_count(unique)))
+        measure("ours", unique, work / "ours-all", bands, rows)
     finally:
         shutil.rmtree(work)
 

@@ -9,9 +9,11 @@ memory are those of the whole process tree, memory as the sum of proportional se
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
 import re
@@ -24,6 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,11 +37,11 @@ sys.path.insert(0, str(ROOT))
 
 from data_prep import dedup, documents, sampling, sources, tasks, transforms  # noqa: E402
 from data_prep.engine import LocalEngine  # noqa: E402
-from data_prep.files import content_digest, write_parquet  # noqa: E402
+from data_prep.files import write_parquet  # noqa: E402
 from data_prep.quality import stages  # noqa: E402
 from data_prep.spark import SparkEngine  # noqa: E402
 
-FILE_BYTES = 5000  # of a made-up file, about the mean of source code
+FILE_BYTES, BLOCK_BYTES = 5000, 500  # of a made-up file, about the mean of source code, and of what it consists of
 PART_FILES = 3000
 STACK_FILES = 1e9
 KEYWORDS = re.compile(r"\b(?:class|def|else|for|func|if|import|int|return|static|struct|var|void|while)\b")
@@ -90,56 +93,100 @@ def map_and_reduce(engine: LocalEngine | SparkEngine, inputs: list[epath.Path], 
     return hashlib.sha256(b"".join(hashlib.sha256(part.read_bytes()).digest() for part in found)).hexdigest()[:12]
 
 
+def bare_map(inputs: list[epath.Path], out: epath.Path) -> None:
+    """`count_and_hash` with nothing around it."""
+    for part in inputs:
+        schema = count_and_hash(pq.read_schema(part).empty_table()).schema
+        with pq.ParquetWriter(out / part.name, schema, compression="zstd") as writer:
+            for batch in pq.ParquetFile(part).iter_batches(1024):
+                writer.write_table(count_and_hash(pa.Table.from_batches([batch])))
+
+
+def bare_reduce_in_memory(inputs: list[epath.Path], out: epath.Path) -> None:
+    """`one_of_each` of everything at once."""
+    table = pa.concat_tables(pq.read_table(part) for part in inputs)
+    pq.write_table(one_of_each(table), out / "all.parquet", compression="zstd")
+
+
+def bare_reduce(inputs: list[epath.Path], out: epath.Path) -> None:
+    """`one_of_each` of a bucket at a time, as many as the engine takes; of files that nothing checks or syncs."""
+    buckets = -(-sum(map(tasks.input_bytes, inputs)) // tasks.BUCKET_BYTES)
+    schema, options = pq.read_schema(inputs[0]), pa.ipc.IpcWriteOptions(compression="lz4")
+    names = [os.fspath(out / f"{i}.arrow") for i in range(buckets)]
+    writers = [pa.ipc.new_stream(name, schema, options=options) for name in names]
+    for part in inputs:
+        table = pq.read_table(part)
+        bucket = tasks.bucket_of(table["sha"].combine_chunks(), buckets)
+        for i, writer in enumerate(writers):
+            writer.write_table(table.take(pa.array(np.flatnonzero(bucket == i))))
+    for i, (writer, name) in enumerate(zip(writers, names, strict=True)):
+        writer.close()
+        with pa.OSFile(name) as file:
+            table = one_of_each(pa.ipc.open_stream(file).read_all())
+        pq.write_table(table, out / f"{i}.parquet", compression="zstd")
+
+
 def print_workers(inputs: list[epath.Path], top: epath.Path, repeats: int) -> None:
-    """One worker and two, turn by turn."""
+    """One worker and two, turn by turn; and what two processes are to one where they share nothing but the machine."""
     walls: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(repeats):
-        for workers, found in walls.items():
-            found.append(timed(functools.partial(map_and_reduce, LocalEngine(workers), inputs, top))[0])
+    shares = [inputs[::2], inputs[1::2]]
+    outs = fresh(top, "bare0", "bare1")
+    alone, both = [], []
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(bare_map, [inputs[:1]] * 2, outs))
+        for _ in range(repeats):
+            for workers, found in walls.items():
+                found.append(timed(functools.partial(map_and_reduce, LocalEngine(workers), inputs, top))[0])
+            alone += [timed(pool.submit(bare_map, share, outs[0]).result)[0] for share in shares]
+            both.append(timed(lambda: list(pool.map(bare_map, shares, outs)))[0])
     one, two = (statistics.median(walls[n]) for n in (1, 2))
-    print(f"\nworkers: one {one:.1f} s, two {two:.1f} s: {one / two:.2f} times")
+    ceiling = 2 * statistics.mean(alone) / statistics.median(both)
+    print(f"\nworkers: one {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; two bare loops {ceiling:.2f} times one")
 
 
 def print_overhead(inputs: list[epath.Path], top: epath.Path, repeats: int) -> None:
-    """CPU time of each primitive in this process and of a loop that does the same with nothing around it."""
+    """CPU time of each primitive in this process, and of loops that do the same with nothing around it."""
     (mapped,) = fresh(top, "mapped")
     engine = LocalEngine(1)
     engine.map(count_and_hash, inputs, mapped, label="map")
     shuffled = documents.parts(mapped)
-
-    def bare_map(out: epath.Path) -> None:
-        for part in inputs:
-            with pq.ParquetWriter(out / part.name, count_and_hash(pq.read_schema(part).empty_table()).schema) as writer:
-                for batch in pq.ParquetFile(part).iter_batches(1024):
-                    writer.write_table(count_and_hash(pa.Table.from_batches([batch])))
-
-    def bare_reduce(out: epath.Path) -> None:
-        pq.write_table(one_of_each(pa.concat_tables(pq.read_table(part) for part in shuffled)), out / "all.parquet")
-
-    pairs = {
-        "map": (bare_map, lambda out: engine.map(count_and_hash, inputs, out, label="map")),
-        "reduce": (bare_reduce, lambda out: engine.reduce(one_of_each, shuffled, out, key="sha", buckets=0, label="r")),
+    calls: dict[str, Callable[[epath.Path], None]] = {
+        "map, bare loop": functools.partial(bare_map, inputs),
+        "map": lambda out: engine.map(count_and_hash, inputs, out, label="map"),
+        "reduce, bare loop in memory": functools.partial(bare_reduce_in_memory, shuffled),
+        "reduce, bare loop of buckets": functools.partial(bare_reduce, shuffled),
+        "reduce": lambda out: engine.reduce(one_of_each, shuffled, out, key="sha", buckets=0, label="reduce"),
     }
-    for name, calls in pairs.items():
-        seconds: list[list[float]] = [[], []]
-        for _ in range(repeats):
-            for found, call in zip(seconds, calls, strict=True):
-                (out,) = fresh(top, "out")
-                found.append(timed(functools.partial(call, out))[1])
-        bare, ours = map(statistics.median, seconds)
-        print(f"{name}: bare loop {bare:.2f} s of CPU, engine {ours:.2f} s: {100 * (ours / bare - 1):+.1f} %")
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            (out,) = fresh(top, "out")
+            seconds[name].append(timed(functools.partial(call, out))[1])
+    median = {name: statistics.median(found) for name, found in seconds.items()}
+    print()
+    for name, cost in median.items():
+        primitive = name.split(",")[0]
+        more = f"; the engine takes {100 * (median[primitive] / cost - 1):+.1f} %" if name != primitive else ""
+        print(f"{name:<30}{cost:>7.2f} s of CPU{more}")
 
 
 def make_up(inputs: list[epath.Path], out: epath.Path, files: int) -> None:
-    """Documents of about FILE_BYTES each, cut from the texts of `inputs`; every third content comes twice."""
+    """Documents of FILE_BYTES each, of blocks of `inputs`: one in three repeats another, one in ten all but a word."""
     texts = [text for part in inputs[:4] for text in documents.read_part(part, ["text"])["text"].to_pylist()]
     text = "".join(filter(None, texts))
+    blocks = FILE_BYTES // BLOCK_BYTES
     for first in range(0, files, PART_FILES):
-        numbers = range(first, min(first + PART_FILES, files))
-        contents = [n - n % 2 if n % 3 == 0 else n for n in numbers]
-        starts = [n * 7919 * 13 % (len(text) - FILE_BYTES) for n in contents]
-        texts = [f"{n}\n{text[start : start + FILE_BYTES]}" for n, start in zip(contents, starts, strict=True)]
-        table = pa.table({"path": [f"{n}" for n in numbers], "text": pa.array(texts, pa.large_string())})
+        rows = []
+        for n in range(first, min(first + PART_FILES, files)):
+            near, content = n % 10 == 7, n - 1 if n % 10 == 7 or n % 3 == 2 else n
+            starts = np.random.default_rng(content).integers(len(text) - BLOCK_BYTES, size=blocks)
+            made = f"w{n} " * near + "".join(text[start : start + BLOCK_BYTES] for start in starts)
+            sha, path = hashlib.sha256(made.encode()).hexdigest(), f"src/{n}.c"
+            row = {"id": documents.document_id("made up", f"r{n % 1000}", path, None), "content_sha256": sha}
+            row |= {"text": made, "path": path, "repo": f"r{n % 1000}", "language": "c", "doc_type": "code"}
+            row |= {"size": len(made), "stars": n % 97, "source": "made up", "provenance": "{}", "reasons": []}
+            rows.append(row)
+        table = pa.Table.from_pylist(rows, documents.SCHEMA)
         write_parquet(iter([table]), out / f"part-{first // PART_FILES:05d}.parquet")
 
 
@@ -171,19 +218,50 @@ class Watch:
 
 
 def print_curve(inputs: list[epath.Path], top: epath.Path, sizes: list[int]) -> None:
+    """Time and memory against the number of files, and what the largest size says of STACK_FILES of them."""
     print(
-        f"\n{'files':>10}{'GB':>7}{'wall s':>9}{'CPU s':>9}{'MB/CPU s':>10}{'peak GB':>9}   map and reduce, two workers"
+        f"\n{'':<20}{'files':>10}{'GB':>6}{'wall s':>8}{'CPU s':>8}{'files/CPU s':>13}{'peak GB':>9}{'shuffled GB':>13}"
     )
+    per_file: dict[str, tuple[float, float]] = {}
     for files in sizes:
         (made,) = fresh(top, "made-up")
         make_up(inputs, made, files)
-        command = [sys.executable, __file__, "--child", os.fspath(made), os.fspath(top / "curve")]
-        start = time.perf_counter()
-        peak, cpu = Watch(subprocess.Popen(command)).join()
-        wall, size = time.perf_counter() - start, files * FILE_BYTES / 1e9
-        rate = 1e3 * size / cpu
-        print(f"{files:>10,}{size:>7.2f}{wall:>9.1f}{cpu:>9.1f}{rate:>10.0f}{peak:>9.2f}", flush=True)
+        for job in JOBS:
+            (out,) = fresh(top, "curve")
+            start = time.perf_counter()
+            process = subprocess.Popen([sys.executable, __file__, "--child", job, made, out], stdout=subprocess.PIPE)
+            peak, cpu = Watch(process).join()
+            assert process.stdout and process.returncode == 0
+            wall, shuffled = time.perf_counter() - start, int(process.stdout.read())
+            figures = f"{wall:>8.1f}{cpu:>8.1f}{files / cpu:>13,.0f}{peak:>9.2f}{shuffled / 1e9:>13.3f}"
+            print(f"{job:<20}{files:>10,}{files * FILE_BYTES / 1e9:>6.2f}{figures}", flush=True)
+            per_file[job] = cpu / files, shuffled / files
+            out.rmtree()
         made.rmtree()
+    for job, (cpu, shuffled) in per_file.items():
+        hours, terabytes = cpu * STACK_FILES / 3600, shuffled * STACK_FILES / 1e12
+        print(f"{job}, {STACK_FILES:,.0f} files of this size: {hours:,.0f} core-hours, {terabytes:.2f} TB shuffled")
+    print("if cost stays in proportion to files, on cores like these, in one pass")
+
+
+class Counting(LocalEngine):
+    """Prints the bytes of its spill files in the end."""
+
+    shuffled = 0
+
+    def _run(self, fn, parts, sizes, label, unit) -> None:
+        super()._run(fn, parts, sizes, label, unit)
+        spills = [part.target for part in parts if isinstance(part, tasks.SpillGroup)]
+        Counting.shuffled += sum(map(os.path.getsize, spills))
+
+
+def dedup_twice(engine: LocalEngine, inputs: list[epath.Path], top: epath.Path) -> None:
+    exact, fuzzy = fresh(top, "exact", "fuzzy")
+    dedup.exact_dedup(exact, documents=inputs[0].parent, engine=engine)
+    dedup.fuzzy_dedup(fuzzy, documents=exact, engine=engine)
+
+
+JOBS = {"map, reduce": map_and_reduce, "exact, fuzzy dedup": dedup_twice}  # with two workers
 
 
 def print_stages(inputs: list[epath.Path], top: epath.Path) -> None:
@@ -201,11 +279,7 @@ def print_stages(inputs: list[epath.Path], top: epath.Path) -> None:
         total += hours
         print(f"{name:<16}{files:>10,}{cpu:>9.2f}{files / cpu:>10,.0f}{hours:>40,.0f}", flush=True)
         before, files = out, result["files_kept"]
-    sample = [(os.fspath(part), content_digest(part)) for part in inputs[:8]]
-    shuffled = sum(map(len, tasks.split_group(sample, "content_sha256", 64)))
-    rows = sum(pq.read_metadata(part).num_rows for part in inputs[:8])
-    size, terabytes = shuffled / rows, shuffled / rows * STACK_FILES / 1e12
-    print(f"all {total:,.0f} core-hours; exact_dedup shuffles {size:,.0f} bytes a file: {terabytes:.1f} TB")
+    print(f"all {total:,.0f} core-hours")
 
 
 def print_digests(inputs: list[epath.Path], top: epath.Path) -> None:
@@ -216,8 +290,9 @@ def print_digests(inputs: list[epath.Path], top: epath.Path) -> None:
         sys.exit("the engines differ")
 
 
-def child(made: str, top: str) -> None:
-    map_and_reduce(LocalEngine(2), documents.parts(epath.Path(made)), epath.Path(top))
+def child(job: str, made: str, top: str) -> None:
+    JOBS[job](Counting(2), documents.parts(epath.Path(made)), epath.Path(top))
+    print(Counting.shuffled)
 
 
 def main() -> None:

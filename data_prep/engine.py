@@ -182,7 +182,8 @@ _worker_count: Any  # a multiprocessing.Value: rows done by all workers
 def _run_in_pool(fn: TableFn, parts: Sequence[tasks.Part], workers: int, progress: Progress, label: str) -> None:
     # A forked copy of a process that runs threads (JAX, gRPC) may deadlock, so workers come from a clean server.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.engine"])
+    # Where there is pandas, Arrow imports it at its first conversion: a quarter of a second for each worker.
+    context.set_forkserver_preload(["data_prep.engine", "pandas"])
     count = context.Value("q", 0)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (fn, count))
     try:

@@ -110,7 +110,7 @@ def test_kill_and_rerun_leaves_the_bytes_of_an_undisturbed_run(
     tmp_path: pathlib.Path, undisturbed: dict[str, str], waits_for: str
 ) -> None:
     write_inputs(tmp_path)
-    job = run_job(tmp_path, workers=2, pause=0.2)
+    job = run_job(tmp_path, workers=2, pause=0.1)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(f"{waits_for}/*.parquet")):
         assert job.poll() is None and time.monotonic() < deadline
