@@ -20,8 +20,8 @@ def sections(text: str, names: Sequence[str]) -> list[str]:
     What stands above the first is ignored: teachers like to say hello.
     """
     found: list[tuple[str, list[str]]] = []
-    for line, fenced in _lines(text):
-        header = None if fenced else _HEADER.fullmatch(line)
+    for line, place in _places(text):
+        header = _HEADER.fullmatch(line) if place == "text" else None
         if header and header[1] in names:
             found.append((header[1], []))
         elif found:
@@ -39,17 +39,13 @@ def sections(text: str, names: Sequence[str]) -> list[str]:
 def blocks(text: str) -> list[tuple[str, str]]:
     """(language, code) of all fenced blocks. Raises Rejected for a fence that is never closed."""
     found: list[tuple[str, list[str]]] = []
-    opened = ""
-    for line in text.split("\n"):
-        fence = _FENCE.fullmatch(line)
-        if not opened and fence:
-            opened = fence[1]
-            found.append((fence[2].lower(), []))
-        elif opened and line.rstrip() == opened:
-            opened = ""
-        elif opened:
+    place = "text"
+    for line, place in _places(text):
+        if place == "open":
+            found.append((line.strip("` \t").lower(), []))
+        elif place == "code":
             found[-1][1].append(line)
-    if opened:
+    if place in ("open", "code"):
         raise Rejected("malformed: a fence is not closed")
     return [(language, "\n".join(lines) + "\n") for language, lines in found]
 
@@ -96,13 +92,15 @@ def python(code: str, where: str) -> ast.Module:
         raise Rejected(f"no_python: {where}") from error
 
 
-def _lines(text: str) -> Iterator[tuple[str, bool]]:
-    """Lines, and whether each is inside of a fence."""
+def _places(text: str) -> Iterator[tuple[str, str]]:
+    """Lines, and what each is: "text", or of a fenced block "open", "code" or "close"."""
     opened = ""
     for line in text.split("\n"):
         fence = _FENCE.fullmatch(line)
-        if not opened and fence:
-            opened = fence[1]
-        elif opened and line.rstrip() == opened:
-            opened = ""
-        yield line, bool(opened)
+        if opened:
+            place = "close" if line.rstrip() == opened else "code"
+        else:
+            place = "open" if fence else "text"
+        if place != "code":
+            opened = fence[1] if fence and place == "open" else ""
+        yield line, place

@@ -92,9 +92,7 @@ def synthesis(
         runner = Runner(teacher, Judge(execute, store), model, requests)
         asyncio.run(grow_parts(parts, grown, pipeline, max_chars, runner))
         cost, tokens = teacher.spent()
-    unique = "id" if pipeline.writes == "conversations" else "content_sha256"
-    keep = functools.partial(_first_of_equals, column=unique)
-    engine.reduce(keep, docs.parts(grown), out, key=unique, buckets=len(parts), label="distinct rows")
+    _distinct(docs.parts(grown), out, pipeline, engine)
     steps = list(_yields(out, asks))
     write_json(out / "yield.json", {"pipeline": pipeline.name, "writes": pipeline.writes, "steps": steps})
     result = funnel.write(out)
@@ -136,6 +134,12 @@ def _usable(table: pa.Table) -> pa.Table:
 def _chosen(table: pa.Table, *, last: str | None) -> pa.Table:
     table = _usable(table).sort_by("id")
     return table if last is None else table.filter(pc.less_equal(table["id"], last))
+
+
+def _distinct(parts: list[epath.Path], out: epath.Path, pipeline: Pipeline, engine: Engine) -> None:
+    column = "id" if pipeline.writes == "conversations" else "content_sha256"
+    keep = functools.partial(_first_of_equals, column=column)
+    engine.reduce(keep, parts, out, key=column, buckets=len(parts), label="distinct rows")
 
 
 def _first_of_equals(table: pa.Table, *, column: str) -> pa.Table:

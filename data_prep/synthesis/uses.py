@@ -205,7 +205,7 @@ def code_related() -> Pipeline:
             raise Rejected("not_code")
         return {}
 
-    ask = Ask("classify", parse, max_tokens=8, temperature=0.0, cut=True)
+    ask = Ask("classify", parse, max_tokens=8, temperature=0.2, cut=True)
     return Pipeline("code_related", "conversations", "conversations", (ask, keep))
 
 
@@ -234,7 +234,7 @@ def regenerate(*, min_score: int = 7) -> Pipeline:
 
 def _scored(name: str, template: str = "", when: Callable[[Fields], bool] = lambda fields: True) -> Ask:
     parse = lambda text, fields: {"score": str(grammar.score(text))}
-    return Ask(name, parse, template, max_tokens=512, temperature=0.0, when=when)
+    return Ask(name, parse, template, max_tokens=512, temperature=0.2, when=when)
 
 
 def _at_least(min_score: int) -> Callable[[Fields, str], dict[str, str]]:
