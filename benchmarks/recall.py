@@ -16,7 +16,7 @@ import io
 import json
 import multiprocessing
 import pathlib
-import resource
+import re
 import subprocess
 import sys
 import tarfile
@@ -266,7 +266,9 @@ def report_memory(work: epath.Path) -> None:
 
 def _recall_peak(out: str, pages: str, seed: str) -> tuple[int, int]:
     result = recall(epath.Path(out), documents=epath.Path(pages), seed=epath.Path(seed), engine=LocalEngine(workers=1))
-    return result["files_in"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which a process takes over from the one that started it.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return result["files_in"], 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # pyright: ignore[reportOptionalSubscript]
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ import hashlib
 import heapq
 import inspect
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,7 @@ from data_prep.web import batches, domains, urls
 from data_prep.web.classifier import FastText
 from data_prep.web.learning import Lesson, write_segmenter
 
+LOGGER = logging.getLogger("data_prep")
 FASTTEXT = FastText()
 PATTERNS = "data_prep/web/code_urls.toml"
 _TOTALS = ("pages", "recalled", "tokens", "bytes")  # tokens and bytes of the recalled pages
@@ -111,10 +113,21 @@ def recall(
         if not (this.directory / "round.json").exists():
             this.run(last=number == rounds)
         numbers.append(json.loads((this.directory / "round.json").read_text()))
+        LOGGER.info("recall: %s", _in_words(numbers[-1]))
     result = funnel.write(out)
     if (out / "_scratch").exists():
         (out / "_scratch").rmtree()
     return result | {"rounds": numbers}
+
+
+def _in_words(numbers: dict[str, Any]) -> str:
+    held = numbers["heldout"]
+    return (
+        f"round {numbers['round']}: {numbers['recalled']:,} of {numbers['pages']:,} pages recalled, "
+        f"{numbers['tokens']:,} tokens; {numbers['code_domains']:,} of {numbers['domains']:,} domains are about code; "
+        f"{numbers['next'].get('joined', 0):,} new seeds; on held-out examples precision {held['precision']:.3f}, "
+        f"recall {held['recall']:.3f}"
+    )
 
 
 def _fingerprint(patterns: str, workdir: epath.Path) -> dict[str, str]:
