@@ -52,7 +52,7 @@ def text_files(
 
     The paper does not tell what its model learnt from. Without a seed that is here the files that the rule keeps,
     against as many of the others: some of those are about code, too, so the precision at the threshold is a low
-    estimate, and less is asked of it than of the recall. Where there are fewer than 20 of either, the rule decides alone.
+    estimate, and less is asked of it than in the recall. With fewer than 20 of either the rule decides alone.
 
     Args:
       seed: judged documents to learn from instead: kept ones are about code, dropped ones are not.
