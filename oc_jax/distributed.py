@@ -71,7 +71,8 @@ def sum_of_parts(counts: np.ndarray, part: int, parts: int) -> np.ndarray:
     """Sum of `counts` over the `parts` that processes read; several may read the same. Each has to call this."""
     if jax.process_count() == 1:
         return counts
-    every = multihost_utils.process_allgather(np.append(part, counts))
+    mine = np.append(part, counts).astype(np.int64)
+    every = np.asarray(multihost_utils.process_allgather(mine.view(np.uint8))).view(np.int64)  # JAX cuts 64 bits to 32
     return np.sum([next(row[1:] for row in every if row[0] == number) for number in range(parts)], axis=0)
 
 

@@ -82,6 +82,10 @@ def rows(workdir, stage="pretrain"):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def mixture(workdir, stage="pretrain"):
+    return json.loads((workdir / stage / "mixture.json").read_text())
+
+
 def losses(workdir, stage="pretrain"):
     return [row["loss"] for row in rows(workdir, stage)]
 
@@ -107,6 +111,7 @@ def test_two_processes_follow_one_and_what_they_saved_others_go_on_from(two, dat
     np.testing.assert_allclose(losses(two), losses(alone), rtol=1e-5)
     for processes in (1, 4):
         np.testing.assert_allclose(losses(tmp_path / str(processes), "anneal"), losses(alone, "anneal"), rtol=1e-5)
+        assert mixture(tmp_path / str(processes), "anneal") == mixture(alone, "anneal")
     assert [row["step"] for row in rows(two)] == list(range(1, 11))
 
 
@@ -122,7 +127,7 @@ def test_when_one_process_dies_all_stop_and_the_same_command_continues_to_the_sa
     assert victim == 0 or "another process of this run is gone" in said[0].splitlines()[-1]
     codes, said = Job(workdir, datasets, 2).end()
     assert codes == [0, 0], said
-    assert losses(workdir) == losses(two)
+    assert losses(workdir) == losses(two) and mixture(workdir) == mixture(two)
 
 
 def test_a_sigterm_to_one_process_stops_all_after_the_same_step(two, datasets, tmp_path):
