@@ -92,8 +92,10 @@ def write(target: epath.Path, directory: epath.Path, *, benchmarks: Sequence[str
 def _rows(number: int, part: epath.Path) -> Iterator[Row]:
     with part.open("rb") as file:
         parquet = pq.ParquetFile(file)
-        names = [n for n in ("id", "domain", "kind", "repo", "language", "score", "reasons", "size", "provenance")]
-        table = parquet.read(columns=[name for name in names if name in parquet.schema_arrow.names])
+        there = parquet.schema_arrow.names
+        names = ["id", "domain", "kind", "repo", "language", "reasons", "size"]
+        names.append("score" if "score" in there else "provenance")
+        table = parquet.read(columns=[name for name in names if name in there])
     for i, row in enumerate(table.to_pylist()):
         group = next((str(row[n]) for n in ("domain", "kind", "repo") if row.get(n)), "–")
         score = row["score"] if "score" in row else json.loads(row["provenance"]).get("score")
