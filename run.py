@@ -16,6 +16,7 @@ import logging
 import os
 import pathlib
 import re
+import shlex
 import sys
 
 FINISHED = "recipe finished"  # the last line of a run that has nothing left to do; launchers look for it
@@ -32,6 +33,7 @@ JOBS = {
 RECIPE_MODES = {
     "recipe": "all stages of run.recipe (the default)",
     "train": "only the training stages of run.recipe; the data sets have to be there",
+    "follow": "evaluate the checkpoints of a training that another process runs in --workdir",
     "aot": "compile the training stages for a --topology of TPUs that is not there; what they need",
     "print": "print the resolved configuration and the stages, run nothing",
 }
@@ -211,7 +213,7 @@ def run_recipe(flags: argparse.Namespace) -> None:
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise recipe.RecipeError(f"run.recipe names a stage twice: {', '.join(names)}; give each its own scope")
-    if flags.mode in ("train", "aot"):
+    if flags.mode in ("train", "aot", "follow"):
         stages = [stage for stage in stages if stage.selector.endswith("train.train")]
     check_scopes(flags.gin_bindings, stages)
     if missing := recipe.unbound(stages):
@@ -227,6 +229,11 @@ def run_recipe(flags: argparse.Namespace) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if flags.mode == "aot":
         return compile_stages(flags, stages, workdir)
+    if flags.mode == "follow":
+        from oc_jax import evals
+
+        log_to(None)
+        return evals.follow(workdir, [stage.name for stage in stages])
     log_to(workdir / "run.log" if distributed.leads() else None)
     distributed.cache_compilations(workdir / "_compiled")
     for number, stage in enumerate(stages, start=1):
@@ -252,7 +259,8 @@ def compile_stages(flags: argparse.Namespace, stages, out) -> None:
         seen.append(shape)
         described = aot.report(arguments, flags.topology, flags.slices)
         name = "-".join([run, stage.name, *([f"{flags.slices}x"] if flags.slices > 1 else []), flags.topology])
-        aot.write(described, out, name.replace(":", "_"), "python run.py " + " ".join(sys.argv[1:]))
+        described["command"] = shlex.join(["python", "run.py", *sys.argv[1:]])
+        aot.write(described, out, name.replace(":", "_"))
         print((out / f"{name.replace(':', '_')}.md").read_text())
 
 

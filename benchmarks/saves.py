@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Host memory over a thousand asynchronous checkpoint saves, which should stay where it is after the first ones.
+"""Host memory and threads over a thousand asynchronous checkpoint saves, which should stay where they are.
 
 python benchmarks/saves.py [--saves=1000] [--megabytes=4]
 """
@@ -10,6 +10,7 @@ import argparse
 import pathlib
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -34,7 +35,8 @@ def main() -> None:
             saver.save(step, state, {"step": step}, required=True)
             if step % max(1, args.saves // 10) == 0:
                 seconds = (time.monotonic() - started) / step
-                print(f"{step} saves: {1000 * host_rss_gb():.0f} MiB, {seconds:.2f} s each", flush=True)
+                memory, threads = 1024 * host_rss_gb(), threading.active_count()
+                print(f"{step} saves: {memory:.0f} MiB, {threads} threads, {seconds:.2f} s each", flush=True)
 
 
 if __name__ == "__main__":

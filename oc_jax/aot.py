@@ -38,6 +38,10 @@ class Chip:
     dcn: float  # bytes/s between slices, per device
 
 
+# Capacity is what libtpu says when a program is too large. Rates are Google's (docs.cloud.google.com/tpu/docs/v5p, …),
+# which print all links of a chip both ways: 400 GB/s over 4 links on v5e, 800 on v6e, 1,200 over 6 on v5p and tpu7x.
+# Of a link 90 % counts, as jax-ml.github.io/scaling-book measures. Network: 25 Gb/s a chip on v5e, 50 on v4 and v5p,
+# 100 on v6e and tpu7x.
 CHIPS = {
     "TPU v4": Chip(30.75, 45e9, 4, 25e9 / 4),
     "TPU v5 lite": Chip(15.75, 45e9, 16, 25e9 / 8),
@@ -48,8 +52,8 @@ CHIPS = {
 ASSUMPTIONS = (
     "matrix products run at the vendor's bf16 peak, everything else is free",
     "a mesh axis has the links of the torus dimensions that it covers, each at its one-way rate (45 GB/s on v4 and "
-    "v5e, 90 GB/s on v5p, v6e and tpu7x); slices have 25 GB/s a host (50 on v6e and tpu7x)",
-    "`overlapped` hides every collective under compute, `exposed` hides none",
+    "v5e, 90 GB/s on v5p, v6e and tpu7x); between slices a chip has 25 Gb/s (v5e), 50 (v4, v5p) or 100 (v6e, tpu7x)",
+    "`overlapped` hides asynchronous collectives under compute and waits for synchronous ones, `exposed` hides none",
 )
 
 
@@ -134,11 +138,10 @@ def report(arguments: dict[str, Any], topology: str, slices: int = 1) -> dict[st
     try:
         compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)G hbm", str(error))
+        found = re.search(r"([\d.]+)G\)? (?:of|exceeds available HBM) \(?([\d.]+)G", str(error))
         if not found:
             raise
-        used = float(found[1]) / (1 if found[2] == "G" else 1024)
-        memory = {"peak": used, "available": float(found[3])}
+        memory = {"peak": float(found[1]), "available": float(found[2])}
         return described | {"fits": False, "memory": memory, "advice": advice(described, layout)}
     described["compile_seconds"] = round(time.monotonic() - started, 1)
     text = compiled.as_text() or ""
@@ -190,7 +193,8 @@ def roofline(
         waited = sum(c.bytes for c in group if not c.asynchronous)
         axes["+".join(key)] = {"bytes": by_kind, "seconds": seconds, "synchronous_share": waited / total}
     seconds = [axis["seconds"] for axis in axes.values()]
-    overlapped, exposed = max([compute, *seconds]), compute + sum(seconds)
+    waited = sum(axis["seconds"] * axis["synchronous_share"] for axis in axes.values())
+    overlapped, exposed = max([compute + waited, *seconds]), compute + sum(seconds)
     ideal = described["model_flops"] / peak
     return {
         "compute_seconds": compute,
@@ -232,14 +236,34 @@ def advice(described: dict[str, Any], layout: Layout) -> list[str]:
     return [*ways, "use more chips, or chips with more memory"]
 
 
-def write(described: dict[str, Any], out: epath.Path, name: str, command: str) -> None:
+# what a later compilation of the same step is compared by, and the share by which it may be worse
+TOLERANCES = {"memory/peak": 0.02, "model_flops": 1e-9, "recomputed_flops": 0.01, "step_seconds/exposed": 0.02}
+
+
+def regressions(golden: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of a report is worse than in the one kept from before, as lines to read; [] if nothing is."""
+
+    def value(report: dict[str, Any], path: str) -> float:
+        for key in path.split("/"):
+            report = report[key]
+        return float(report)  # pyright: ignore[reportArgumentType]
+
+    if golden["fits"] and not now["fits"]:
+        return [f"it fits no longer: {now['memory']['peak']:.1f} of {now['memory']['available']:.1f} GiB"]
+    pairs = {path: (value(golden, path), value(now, path)) for path in TOLERANCES}
+    return [
+        f"{path}: {new:.4g}, was {old:.4g}" for path, (old, new) in pairs.items() if new > old * (1 + TOLERANCES[path])
+    ]
+
+
+def write(described: dict[str, Any], out: epath.Path, name: str) -> None:
     """`out`/`name`.json and the same as a page, `name`.md."""
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(described, indent=1) + "\n")
-    (out / f"{name}.md").write_text(page(described, name, command))
+    (out / f"{name}.md").write_text(page(described, name))
 
 
-def page(d: dict[str, Any], name: str, command: str) -> str:
+def page(d: dict[str, Any], name: str) -> str:
     """The report as Markdown."""
     mesh = " × ".join(f"{axis} {size}" for axis, size in d["mesh"].items() if size > 1)
     memory, fits = d["memory"], "Fits" if d["fits"] else "Does not fit"
@@ -249,7 +273,8 @@ def page(d: dict[str, Any], name: str, command: str) -> str:
         f"{d['devices']} × {d['device']} ({d['slices']} × {d['topology']}), mesh {mesh}; "
         f"{d['batch_size']:,} sequences of {d['seq_len']:,}, in {d['accumulation']} part(s); remat {d['remat']}.",
         "",
-        f"**{fits}**: {memory['peak']:.1f} of {memory['available']:.1f} GiB.",
+        f"**{fits}**: {memory['peak']:.1f} of {memory['available']:.1f} GiB"
+        + (f", {d['spare']:.0%} to spare." if d["fits"] else "."),
         "",
         "| GiB per device | |",
         "|---|---|",
@@ -281,4 +306,4 @@ def page(d: dict[str, Any], name: str, command: str) -> str:
         ]
     if "advice" in d:
         lines += ["", "To make it fit:", "", *(f"- {text}" for text in d["advice"])]
-    return "\n".join([*lines, "", f"`{command}`", ""])
+    return "\n".join([*lines, "", f"`{d['command']}`", ""])

@@ -130,7 +130,7 @@ def make_layout(config: MeshConfig, devices: Sequence[Any] | None = None) -> Lay
     if devices[0].platform == "tpu":  # respects the torus, and slices when dcn > 1
         from jax.experimental import mesh_utils
 
-        slices = len({d.slice_index for d in devices})
+        slices = len({getattr(d, "slice_index", 0) for d in devices})
         if config.dcn % slices:
             raise ValueError(f"MeshConfig.dcn = {config.dcn} does not divide over {slices} slices: make it {slices}")
         if slices > 1:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 
 import pytest
 
@@ -13,6 +14,15 @@ def pytest_configure(config):
     import jax
 
     jax.config.update("jax_num_cpu_devices", 8)
+    # Many tests compile the same training step; within one session they share it.
+    config.compiled = tempfile.TemporaryDirectory()
+    jax.config.update("jax_compilation_cache_dir", config.compiled.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_unconfigure(config):
+    config.compiled.cleanup()
 
 
 @pytest.fixture

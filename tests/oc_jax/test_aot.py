@@ -1,6 +1,11 @@
-"""The arithmetic behind the ahead-of-time reports."""
+"""The arithmetic behind the ahead-of-time reports, and with libtpu one of them anew."""
 
 import dataclasses
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +16,10 @@ from oc_jax.model import ModelConfig
 from oc_jax.optim import adamw
 from oc_jax.sharding import MeshConfig, make_layout
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+needs_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"), reason="libtpu is not installed: pip install -r requirements-tpu.txt"
+)
 CONFIG = ModelConfig(
     vocab_size=512,
     hidden_size=128,
@@ -101,3 +110,41 @@ def test_collectives_of_a_compiled_loop_are_counted_with_their_axes_and_bytes():
 )
 def test_every_notation_of_groups_is_read(text, group):
     assert hlo.group_of(text, 8) == group
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_step_of_the_real_size_needs_no_more_than_its_report_says(tmp_path):
+    """OpenCoder-1.5B on 64 chips: the command of the report, run again."""
+    golden = ROOT / "docs" / "aot" / "opencoder_1p5b_v5e-pretrain-v5e_8x8.json"
+    flags = ["--mode=aot", "--gin_file=gin/runs/opencoder_1p5b_v5e.gin", "--topology=v5e:8x8", f"--workdir={tmp_path}"]
+    subprocess.run([sys.executable, "run.py", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    now = json.loads((tmp_path / golden.name).read_text())
+    assert now["fits"] and aot.regressions(json.loads(golden.read_text()), now) == []
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("topology", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1"])
+def test_the_memory_of_a_chip_is_what_the_compiler_says(topology):
+    """A program that is too large by far is refused with the size of the memory."""
+    code = (
+        "from oc_jax import aot; import jax, jax.numpy as jnp\n"
+        f"device = aot.topology_devices({topology!r})[0]\n"
+        "sharding = jax.sharding.SingleDeviceSharding(device)\n"
+        "x = jax.ShapeDtypeStruct((2**19, 2**17), jnp.float32, sharding=sharding)\n"
+        "try: jax.jit(lambda x: x.T + 1).lower(x).compile()\n"
+        "except jax.errors.JaxRuntimeError as error: print(aot.CHIPS[device.device_kind].hbm_gib, error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert f" of {said.split()[0]}G hbm" in said or f"HBM ({said.split()[0]}G)" in said, said
+
+
+def test_what_got_worse_is_told():
+    good = {"fits": True, "memory": {"peak": 50.0, "available": 95.0}, "model_flops": 1e17, "recomputed_flops": 2e16}
+    good["step_seconds"] = {"exposed": 9.0}
+    assert aot.regressions(good, good) == []
+    assert aot.regressions(good, good | {"memory": {"peak": 50.9, "available": 95.0}}) == []
+    assert aot.regressions(good, good | {"recomputed_flops": 1e16}) == []
+    assert aot.regressions(good, good | {"recomputed_flops": 2.1e16}) == ["recomputed_flops: 2.1e+16, was 2e+16"]
+    assert "fits no longer" in aot.regressions(good, good | {"fits": False})[0]

@@ -67,6 +67,16 @@ def test_a_run_never_starts_afresh_over_checkpoints_that_cannot_be_read(director
     assert {p.name for p in directory.iterdir()} == {"1", "2"}
 
 
+def test_saves_leave_no_threads_behind(directory):
+    waiting = lambda: sum("_run_loop" in thread.name for thread in threading.enumerate())
+    before = waiting()
+    with Saver(directory, keep=2) as saver:
+        for step in range(1, 6):
+            saver.save(step, STATE, {}, required=True)
+        assert waiting() <= before + 1  # of the save that may be under way
+    assert waiting() == before
+
+
 def wait(saver):
     while saver._checkpointer.is_saving_in_progress():
         time.sleep(0.01)

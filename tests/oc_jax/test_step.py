@@ -1,3 +1,6 @@
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ from oc_jax.loss import cross_entropy
 from oc_jax.model import ModelConfig
 from oc_jax.optim import adamw, skip_spikes
 from oc_jax.packing import Batch
-from oc_jax.sharding import MeshConfig, make_layout
+from oc_jax.sharding import MESH_AXES, MeshConfig, make_layout
 from oc_jax.step import init_state, make_train_step
 
 CONFIG = ModelConfig(
@@ -35,12 +38,12 @@ def batches(steps, accumulation, masked=True):
         yield Batch(*(x.reshape(accumulation, 16 // accumulation, 64) for x in batch))
 
 
-def losses(mesh, accumulation=1, steps=12):
+def losses(mesh, accumulation=1, steps=12, config=CONFIG):
     layout = make_layout(MeshConfig(**mesh), jax.devices()[: int(np.prod(list(mesh.values())))])
     optimizer = adamw()
-    state = init_state(CONFIG, optimizer, layout, seed=0)
+    state = init_state(config, optimizer, layout, seed=0)
     step = make_train_step(
-        CONFIG, optimizer, schedule.wsd(1e-2, 3, 8, 4, 1e-4), layout, compute_dtype="float32", loss_chunk=16
+        config, optimizer, schedule.wsd(1e-2, 3, 8, 4, 1e-4), layout, compute_dtype="float32", loss_chunk=16
     )
     out = []
     for batch in batches(steps, accumulation):
@@ -57,10 +60,8 @@ def one_device():
 @pytest.mark.parametrize(
     "mesh, accumulation",
     [
-        ({"fsdp": 4, "tensor": 2}, 1),
         ({"dcn": 2, "fsdp": 2, "context": 2}, 2),
         ({"fsdp": 2, "tensor": 2, "context": 2}, 4),
-        ({"fsdp": 1}, 8),
     ],
 )
 def test_every_mesh_and_accumulation_has_the_loss_curve_of_one_device(one_device, mesh, accumulation):
@@ -68,6 +69,24 @@ def test_every_mesh_and_accumulation_has_the_loss_curve_of_one_device(one_device
     np.testing.assert_allclose(curve, one_device, rtol=1e-5)
     gate = state.params["layers"]["mlp"]["gate"]
     assert gate.sharding.shard_shape(gate.shape)[1:] == (64 // mesh.get("fsdp", 1), 128 // mesh.get("tensor", 1))
+
+
+SPLIT = dataclasses.replace(CONFIG, num_attention_heads=8, num_key_value_heads=8, head_dim=8)
+EIGHT = [sizes for sizes in itertools.product((1, 2, 4, 8), repeat=4) if np.prod(sizes) == 8]
+
+
+@pytest.fixture(scope="module")
+def one_device_of_eight_heads():
+    return losses({"fsdp": 1}, steps=4, config=SPLIT)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", EIGHT, ids=lambda sizes: "x".join(map(str, sizes)))
+def test_eight_devices_in_any_arrangement_equal_one(one_device_of_eight_heads, sizes):
+    mesh = dict(zip(MESH_AXES, sizes, strict=True))
+    accumulation = 1 if mesh["dcn"] * mesh["fsdp"] == 8 else 2
+    curve, _ = losses(mesh, accumulation, steps=4, config=SPLIT)
+    np.testing.assert_allclose(curve, one_device_of_eight_heads, rtol=1e-5)
 
 
 def test_step_equals_optax_adamw_on_the_mean_loss():
