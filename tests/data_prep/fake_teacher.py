@@ -18,7 +18,7 @@ class FakeTeacher:
 
     Attributes:
       attempts: key of a request → how often it was sent.
-      answered: key → how often an answer went out whole.
+      answered: key → how often it was answered.
       bodies: of all requests, in the order of arrival.
       echoed: the choices that answer a request with prompts in place of messages.
     """
@@ -45,9 +45,16 @@ class FakeTeacher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    async def _close(self) -> None:
+        self._server.close()
+        serving = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -76,9 +83,8 @@ class FakeTeacher:
             await asyncio.sleep(self.delay * (int(key[:4], 16) % 8))
             answer = {"message": {"role": "assistant", "content": reply}, "finish_reason": "stop"}
             usage = {"prompt_tokens": 30, "completion_tokens": 10}
-            await _send(writer, 200, {"choices": [answer], "usage": usage})
             self.answered[key] += 1
-            return True
+            return await _send(writer, 200, {"choices": [answer], "usage": usage})
         status, name = reply
         if name == "stall":
             await asyncio.sleep(60)

@@ -17,7 +17,13 @@ from fake_teacher import FakeTeacher  # noqa: E402
 
 pytestmark = pytest.mark.slow
 DATA_SETS = ("educational", "package", "diverse", "evol", "textbooks", "snippets")
-BEFORE = ("run.recipe = [@preprocess, @split, @tokenizer, @algorithmic]", 'split.documents = "preprocess"')
+BEFORE = (
+    "run.recipe = [@preprocess, @split, @tokenizer, @algorithmic]",
+    'split.documents = "preprocess"',
+    "split.heldout_fraction = 0.3",
+    "split.max_heldout_share = 0.5",
+    "VOCAB_SIZE = 1024",
+)
 
 
 def reply(prompt: str, attempt: int) -> str:
@@ -46,9 +52,9 @@ def reply(prompt: str, attempt: int) -> str:
     return f"[Answer]\n{code}\n[Test]\n{tests}" if "[Test]" in prompt else code
 
 
-def run(workdir: pathlib.Path, *bindings: str) -> subprocess.CompletedProcess[str]:
-    every = [f"--gin_bindings={binding}" for binding in (*BINDINGS, *bindings)]
-    command = [sys.executable, "run.py", "--gin_file=gin/runs/synthesis.gin", f"--workdir={workdir}", *every]
+def run(workdir: pathlib.Path, *bindings: str, name: str = "synthesis") -> subprocess.CompletedProcess[str]:
+    every = [f"--gin_bindings={binding}" for binding in bindings]
+    command = [sys.executable, "run.py", f"--gin_file=gin/runs/{name}.gin", f"--workdir={workdir}", *every]
     return subprocess.run(command, cwd=small_recipe.ROOT, capture_output=True, text=True)
 
 
@@ -66,18 +72,18 @@ def test_synthesised_data_becomes_data_sets_and_is_paid_for_once(tmp_path: pathl
     (corpus / "tools" / "versions.py").write_text(
         "from packaging.version import parse\n\n\ndef newest(names):\n    return max(names, key=lambda n: parse(n))\n"
     )
-    made = small_recipe.run(corpus, tmp_path / "w", *BEFORE)
+    made = run(tmp_path / "w", f'preprocess.sources = ["{corpus}"]', *BEFORE, name="cookbook")
     assert made.returncode == 0, made.stderr[-2000:]
     packaged = lambda prompt, attempt: reply(prompt, attempt).replace("random", "packaging")
     with FakeTeacher(packaged) as teacher:
         where = f'TEACHER_URL = "{teacher.url}"'
-        first = run(tmp_path / "w", where)
+        first = run(tmp_path / "w", where, *BINDINGS)
         assert first.returncode == 0, first.stderr[-2000:]
         asked = len(teacher.bodies)
-        again = run(tmp_path / "w", where, "Endpoint.concurrency = 2")
+        again = run(tmp_path / "w", where, *BINDINGS, "Endpoint.concurrency = 2")
         assert again.stderr.count("done before") == first.stderr.count("done in") and len(teacher.bodies) == asked
         # More seeds: the stages run again, and only what is new is asked for.
-        more = run(tmp_path / "w", where, "synthesis.max_seeds = 7")
+        more = run(tmp_path / "w", where, *BINDINGS, "synthesis.max_seeds = 7")
         assert more.returncode == 0, more.stderr[-2000:]
     assert asked < len(teacher.bodies) and set(teacher.answered.values()) == {1}
     for name in DATA_SETS:
