@@ -37,6 +37,7 @@ def write(out: epath.Path, documents: epath.Path, manifest: Mapping[str, Any]) -
     sections = {
         "What it is": _facts(manifest),
         "How it was made": _pipeline(stages),
+        "Recall": _rounds(stages),
         "Sources": _table(("source", "records", "bytes"), counts["source"]),
         "Licences": _table(("licence", "records", "bytes"), counts["licence"]) + _licence_note(counts["licence"]),
         "Languages": _table(("language", "records", "bytes"), counts["language"]),
@@ -154,6 +155,17 @@ def _pipeline(stages: Iterable[Mapping[str, Any]]) -> str:
         numbers = [f"{result[n]:,}" if n in result else "" for n in ("files_in", "files_kept")]
         rows.append((f"`{done['stage']}`", *numbers, f"`{done['outputs']['digest'][:16]}`"))
     return _markdown(("stage", "in", "kept", "digest"), rows) if rows else "No stage has recorded it.\n"
+
+
+def _rounds(stages: Iterable[Mapping[str, Any]]) -> str:
+    rows = [
+        (f"{r['round']}", f"{r['pages']:,}", f"{r['recalled']:,}", f"{r['tokens']:,}", f"{r['code_domains']:,}",
+         f"{r['heldout']['precision']:.3f}", f"{r['heldout']['recall']:.3f}", f"{r['heldout']['score']:.3f}")
+        for done in stages
+        for r in (done.get("result") or {}).get("rounds", [])
+    ]  # fmt: skip
+    head = ("round", "pages", "recalled", "tokens", "code domains", "precision (held out)", "recall", "threshold")
+    return _markdown(head, rows) if rows else ""
 
 
 def _licence_note(licences: Mapping[str, list[int]]) -> str:
