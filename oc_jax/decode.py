@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from oc_jax import chat, sampling
+from oc_jax import chat, inference, sampling
 from oc_jax import checkpoint as checkpoint_lib
 from oc_jax import model as model_lib
 from oc_jax.metrics import ProgressLine
@@ -28,7 +28,7 @@ from oc_jax.model import ModelConfig, Params
 from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.tokenizer import Tokenizer
 
-SMALLEST_LENGTH = 256  # of the caches; it doubles, up to the context, so that few shapes are compiled
+SMALLEST_LENGTH = 256  # of the caches; it doubles, so that few shapes are compiled
 PIECE = 512  # tokens of a prompt that are read at once; shorter ones in the next power of two, at least …
 SMALLEST_PIECE = 64
 
@@ -86,7 +86,7 @@ class Engine:
 
     def __init__(self, config: ModelConfig, params: Params, tokenizer: Tokenizer, layout: Layout, *, slots: int = 32):
         self.config, self.tokenizer, self.layout, self.slots = config, tokenizer, layout, slots
-        self.weights = sampling.unstack(config, params)
+        self.weights = inference.lay_out(config, params, layout)
         self._dtype = params["lm_head"].dtype
         self._state: sampling.Slots | None = None
         self._length = 0  # of the caches
@@ -95,17 +95,24 @@ class Engine:
 
     @classmethod
     def load(
-        cls, checkpoint: epath.Path, tokenizer: epath.Path, *, mesh: MeshConfig = MeshConfig(), slots: int = 32
+        cls,
+        checkpoint: epath.Path,
+        tokenizer: epath.Path,
+        *,
+        step: int | None = None,
+        mesh: MeshConfig = MeshConfig(),
+        slots: int = 32,
     ) -> Engine:
-        """The newest checkpoint of a train stage, in the precision of the platform (float32 on CPU, else bfloat16).
+        """A checkpoint of a train stage (None: the newest), in the platform's precision: on CPU float32, else bfloat16.
 
-        Raises FileNotFoundError if the stage has no checkpoint.
+        Raises FileNotFoundError if the stage has no checkpoint, or not this one.
         """
         directory = epath.Path(checkpoint) / "checkpoints"
-        config = ModelConfig(**checkpoint_lib.metadata(directory)["model"])
+        described = checkpoint_lib.metadata(directory, step)
+        config, step = ModelConfig(**described["model"]), described["step"]
         layout = make_layout(mesh)
         _, shapes, axes = model_lib.abstract(config)
-        params = checkpoint_lib.restore_params(directory, shapes, layout.tree(axes, shapes))
+        params = checkpoint_lib.restore_params(directory, shapes, layout.tree(axes, shapes), step)
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
         params = jax.tree.map(lambda p: p.astype(dtype), params)
         return cls(config, params, Tokenizer.load(tokenizer), layout, slots=slots)
@@ -183,7 +190,7 @@ class Engine:
         """Makes the caches at least `length` long."""
         if length <= self._length:
             return
-        self._length = min(_power_of_two(length, SMALLEST_LENGTH), self.config.max_position_embeddings)
+        self._length = _power_of_two(length, SMALLEST_LENGTH)  # so the padding of a prompt's last piece fits, too
         if self._state is None:
             self._state = sampling.empty_slots(self.config, self.slots, self._length, self._dtype, self.layout)
         else:

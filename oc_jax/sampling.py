@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
-from oc_jax import model as model_lib
-from oc_jax.model import Cache, ModelConfig, Params
+from oc_jax import inference
+from oc_jax.inference import Cache, Weights, forward
+from oc_jax.model import ModelConfig
 from oc_jax.sharding import Layout
 
 STEPS = 16  # tokens drawn on the device between two looks from the host
 TOP = 5  # alternatives reported with each token, where log-probabilities are asked for
-
-Weights = dict[str, Any]  # as `Params`, but "layers" is a list of one tree per layer
 
 
 class Settings(NamedTuple):
@@ -36,7 +34,7 @@ class Settings(NamedTuple):
 class Slots(NamedTuple):
     """Device state."""
 
-    caches: list[Cache]  # of each layer, [1, slots, length, kv_heads, head_dim]
+    caches: list[Cache]  # of each layer
     logits: jax.Array  # [slots, vocab] fp32, of the next token
     position: jax.Array  # [slots] int32, of the next token
     count: jax.Array  # [slots] int32, tokens drawn so far
@@ -62,39 +60,23 @@ class Scores(NamedTuple):
     best_tokens: jax.Array  # [batch, length] int32
 
 
-def unstack(config: ModelConfig, params: Params) -> Weights:
-    """`params` with every layer's arrays on their own.
-
-    A step of decoding reads every weight once and does little else; a layer's slice of a stacked array would be copied
-    before it is used, which takes as long as using it.
-    """
-    layers = [jax.tree.map(lambda x, i=i: x[i], params["layers"]) for i in range(config.num_hidden_layers)]
-    return {**params, "layers": layers}
-
-
 def empty_slots(config: ModelConfig, slots: int, length: int, dtype: Any, layout: Layout) -> Slots:
-    """Device state for sequences of at most `length` tokens; keys and values are split over heads as in training."""
-    one = ModelConfig(**{**vars(config), "num_hidden_layers": 1})
-    heads = "act_kv_heads" if config.num_key_value_heads % layout.ways("act_kv_heads") == 0 else None
-    sharding, everywhere = layout.sharding(None, None, None, heads, None), layout.sharding()
-    caches = [
-        jax.device_put(model_lib.make_cache(one, slots, length, dtype), sharding)
-        for _ in range(config.num_hidden_layers)
-    ]
+    """Device state for sequences of at most `length` tokens."""
+    caches = inference.empty_caches(config, slots, length, dtype, layout)
     whole = jnp.zeros((slots,), jnp.int32)
     fraction = jnp.zeros((slots,), jnp.float32)
     settings = Settings(whole, fraction, fraction + 1, whole.astype(jnp.uint32))
     logits = jnp.zeros((slots, config.vocab_size), jnp.float32)
     rest = (logits, whole, whole, whole.astype(bool), settings)
     # Copies: each array is donated on its own.
-    return Slots(caches, *jax.tree.map(lambda x: jax.device_put(jnp.copy(x), everywhere), rest))
+    return Slots(caches, *jax.tree.map(lambda x: jax.device_put(jnp.copy(x), layout.sharding()), rest))
 
 
 @functools.partial(jax.jit, static_argnames="length")
 def grown(slots: Slots, *, length: int) -> Slots:
     """The same state with room for sequences of `length` tokens."""
-    more = length - slots.caches[0].k.shape[2]
-    pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, 0), (0, more), (0, 0), (0, 0)))
+    more = length - slots.caches[0].k.shape[1]
+    pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, more), (0, 0)))
     return slots._replace(caches=jax.tree.map(pad, slots.caches))
 
 
@@ -106,13 +88,14 @@ def admit(config: ModelConfig, weights: Weights, slots: Slots, slot, tokens, sta
     sampled tokens overwrite it before it comes into view.
     """
     positions = start + jnp.arange(tokens.shape[0])
-    rows = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, slot, 1, axis=1), slots.caches)
-    hidden, rows = _forward(config, weights, tokens[None], positions[None], rows)
-    put = lambda whole, row: jax.lax.dynamic_update_slice_in_dim(whole, row, slot, axis=1)
+    by_slot = lambda x: x.reshape(config.num_key_value_heads, -1, *x.shape[1:])
+    rows = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(by_slot(x), slot, 1, keepdims=False), slots.caches)
+    hidden, rows = forward(config, weights, tokens[None], positions[None], rows)
+    put = lambda whole, row: jax.lax.dynamic_update_index_in_dim(by_slot(whole), row, slot, 1).reshape(whole.shape)
     last = jax.lax.dynamic_index_in_dim(hidden[0], jnp.minimum(total - 1 - start, tokens.shape[0] - 1), keepdims=False)
     return Slots(
         caches=jax.tree.map(put, slots.caches, rows),
-        logits=slots.logits.at[slot].set(_logits(weights, last)),
+        logits=slots.logits.at[slot].set(inference.logits(weights, last)),
         position=slots.position.at[slot].set(total),
         count=slots.count.at[slot].set(0),
         active=slots.active.at[slot].set(True),
@@ -149,10 +132,12 @@ def sample(
                 top_logprobs=write(drawn.top_logprobs, step, best, kept),
             )
         # A row that has ended runs along at its last position; nobody reads what it writes.
-        hidden, caches = _forward(config, weights, token[:, None], slots.position[:, None], slots.caches)
+        hidden, caches = forward(config, weights, token[:, None], slots.position[:, None], slots.caches)
         count = slots.count + kept
         active = kept & (count < slots.settings.room)
-        slots = Slots(caches, _logits(weights, hidden[:, 0]), slots.position + kept, count, active, slots.settings)
+        slots = Slots(
+            caches, inference.logits(weights, hidden[:, 0]), slots.position + kept, count, active, slots.settings
+        )
         return step + 1, slots, drawn
 
     def more(carry):
@@ -175,11 +160,11 @@ def score(config: ModelConfig, weights: Weights, tokens, targets, *, chunk: int 
     """Scores of `targets` [batch, length], each after the `tokens` up to its place; `chunk` bounds the logits."""
     batch, length = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-    hidden, _ = _forward(config, weights, tokens, positions, [None] * config.num_hidden_layers)
+    hidden, _ = forward(config, weights, tokens, positions, [None] * config.num_hidden_layers)
 
     def of(xs):
         hidden, targets = xs
-        log_probs = jax.nn.log_softmax(_logits(weights, hidden))
+        log_probs = jax.nn.log_softmax(inference.logits(weights, hidden))
         own = jnp.take_along_axis(log_probs, targets[:, None], axis=-1)[:, 0]
         return Scores(own, jnp.max(log_probs, axis=-1), jnp.argmax(log_probs, axis=-1).astype(jnp.int32))
 
@@ -215,25 +200,3 @@ def draw(logits: jax.Array, count: jax.Array, settings: Settings) -> jax.Array:
 
     token = jax.lax.cond(jnp.all(greedy), lambda x: jnp.argmax(x, axis=-1), drawn, logits)
     return token.astype(jnp.int32)
-
-
-def _logits(weights: Weights, hidden: jax.Array) -> jax.Array:
-    return jnp.einsum("...d,dv->...v", hidden, weights["lm_head"], preferred_element_type=jnp.float32)
-
-
-def _forward(config: ModelConfig, weights: Weights, tokens, positions, caches):
-    """Hidden states [batch, length, hidden_size] and the caches of all layers, which may be None."""
-    block, norm = _graphs(config)
-    x = weights["embedding"][tokens]
-    after = []
-    for layer, cache in zip(weights["layers"], caches, strict=True):
-        x, cache = nnx.merge(block, layer)(x, positions, None, 0, cache, None)
-        after.append(cache)
-    return nnx.merge(norm, weights["norm"])(x), after
-
-
-@functools.lru_cache
-def _graphs(config: ModelConfig) -> tuple[nnx.GraphDef, nnx.GraphDef]:
-    block = nnx.eval_shape(lambda: model_lib.Block(config, nnx.Rngs(0)))
-    norm = nnx.eval_shape(lambda: model_lib.RMSNorm(config))
-    return nnx.split(block)[0], nnx.split(norm)[0]

@@ -11,6 +11,7 @@ LAYERS = [  # a module may import from later lines only
     {"evals", "aot", "hf"},
     {"decode"},
     {"step", "data", "checkpoint", "metrics", "sampling"},
+    {"inference"},
     {"model", "loss", "optim", "schedule", "chat", "packing", "mixture"},
     {"attention"},
     {"sharding", "flops", "hlo", "tokenizer", "distributed", "watchdog"},

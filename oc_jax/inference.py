@@ -1,0 +1,160 @@
+"""The model as decoding runs it: weights laid out for being read once per token, keys and values in a cache.
+
+`model.Transformer` says what the model is. Here every layer's arrays stand on their own (a slice of a stacked array
+would be copied before it is used, which takes as long as using it), those that read the same input are one array, and
+all are matrices of outputs by inputs, which CPUs multiply fastest by few rows and XLA does not transpose first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from oc_jax.attention import attention
+from oc_jax.model import ModelConfig, Params, rope
+from oc_jax.sharding import Layout
+
+_MASKED = -1e30  # finite, so that an empty slot gives numbers, not NaN
+
+
+class Layer(NamedTuple):
+    attention_norm: Any  # [embed]
+    qkv: Any  # [kv_heads · (group + 2) · head_dim, embed]: the queries that share a key, that key and its value
+    o: Any  # [embed, heads · head_dim]
+    mlp_norm: Any  # [embed]
+    gate_up: Any  # [mlp · 2, embed]
+    down: Any  # [embed, mlp]
+
+
+class Weights(NamedTuple):
+    embedding: Any  # [vocab, embed]
+    layers: list[Layer]
+    norm: Any  # [embed]
+    lm_head: Any  # [vocab, embed]
+
+
+class Cache(NamedTuple):
+    """Keys and values of one layer, [kv_heads · slots, places, head_dim]; place i of a row holds position i.
+
+    One axis for heads and slots, since XLA would take an axis of one slot off before each use, by a copy.
+    """
+
+    k: jax.Array
+    v: jax.Array
+
+
+def lay_out(config: ModelConfig, params: Params, layout: Layout) -> Weights:
+    """`params` as decoding reads them, split over devices as in training."""
+    group = config.num_attention_heads // config.num_key_value_heads
+    heads = (config.num_key_value_heads, group, config.head_dim)
+    names = Layer(("norm",), ("kv_heads", "embed"), ("embed", "heads"), ("norm",), ("mlp", "embed"), ("embed", "mlp"))
+
+    @functools.partial(jax.jit, out_shardings=Layer(*(layout.sharding(*axes) for axes in names)))
+    def layer(stacked: Params, i) -> Layer:
+        one = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), stacked)
+        parts, mlp, embed = one["attention"], one["mlp"], config.hidden_size
+        q = parts["q"].reshape(embed, *heads)
+        k, v = parts["k"][:, :, None], parts["v"][:, :, None]
+        return Layer(
+            one["attention_norm"]["scale"],
+            jnp.concatenate([q, k, v], axis=2).reshape(embed, -1).T,
+            parts["o"].reshape(-1, embed).T,
+            one["mlp_norm"]["scale"],
+            jnp.stack([mlp["gate"], mlp["up"]], axis=-1).reshape(embed, -1).T,
+            mlp["down"].T,
+        )
+
+    layers = [layer(params["layers"], i) for i in range(config.num_hidden_layers)]
+    return Weights(params["embedding"], layers, params["norm"]["scale"], params["lm_head"].T)
+
+
+def empty_caches(config: ModelConfig, slots: int, length: int, dtype: Any, layout: Layout) -> list[Cache]:
+    """Split over heads as in training, where they divide."""
+    heads = "act_kv_heads" if config.num_key_value_heads % layout.ways("act_kv_heads") == 0 else None
+    sharding = layout.sharding(heads, None, None)
+    shape = (config.num_key_value_heads * slots, length, config.head_dim)
+    empty = lambda: jax.device_put(jnp.zeros(shape, dtype), sharding)
+    return [Cache(empty(), empty()) for _ in range(config.num_hidden_layers)]
+
+
+def forward(
+    config: ModelConfig, weights: Weights, tokens: jax.Array, positions: jax.Array, caches: Sequence[Cache | None]
+) -> tuple[jax.Array, list[Any]]:
+    """Hidden states [batch, length, embed] of `tokens` at `positions` [batch, length], and the caches with them.
+
+    Without caches (None for each layer) a row is a text from its beginning.
+    """
+    x = weights.embedding[tokens]
+    after = []
+    for layer, cache in zip(weights.layers, caches, strict=True):
+        attended, cache = _attend(config, layer, _norm(config, x, layer.attention_norm), positions, cache)
+        x = x + attended
+        gate_up = _project(_norm(config, x, layer.mlp_norm), layer.gate_up).reshape(*tokens.shape, -1, 2)
+        x = x + _project(jax.nn.silu(gate_up[..., 0]) * gate_up[..., 1], layer.down)
+        after.append(cache)
+    return _norm(config, x, weights.norm), after
+
+
+def logits(weights: Weights, hidden: jax.Array) -> jax.Array:
+    """fp32 [..., vocab] of hidden states [..., embed]."""
+    return _project(hidden, weights.lm_head, jnp.float32)
+
+
+def _project(x: jax.Array, w: jax.Array, dtype: Any = None) -> jax.Array:
+    """x [..., inputs] times w [outputs, inputs]."""
+    flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), w, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
+    return flat.reshape(*x.shape[:-1], -1)
+
+
+def _attend(config: ModelConfig, layer: Layer, x, positions, cache: Cache | None) -> tuple[jax.Array, Cache | None]:
+    batch, length, _ = x.shape
+    together = _project(x, layer.qkv).reshape(batch, length, config.num_key_value_heads, -1, config.head_dim)
+    q, k, v = (
+        together[..., :-2, :].reshape(batch, length, -1, config.head_dim),
+        together[..., -2, :],
+        together[..., -1, :],
+    )
+    q, k = rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta)
+    if cache is None:
+        out = attention(q, k, v, q_positions=positions, backend=config.attention_backend)
+    else:
+        cache = Cache(_write(cache.k, k, positions), _write(cache.v, v, positions))
+        out = _attend_to_cache(q, positions, cache)
+    return _project(out.reshape(batch, length, -1), layer.o), cache
+
+
+def _write(whole: jax.Array, new: jax.Array, positions: jax.Array) -> jax.Array:
+    """`whole`, of a cache, with `new` [batch, length, kv_heads, head_dim] at its places.
+
+    Only a row that has ended may lie beyond the last place; nobody reads what it writes instead.
+    """
+    batch, _, kv_heads, head_dim = new.shape
+    new = new.transpose(2, 0, 1, 3)
+    if batch == 1:  # XLA would copy the cache for a scatter of one row
+        return jax.lax.dynamic_update_slice_in_dim(whole, new[:, 0], positions[0, 0], axis=1)
+    rows = whole.reshape(kv_heads, batch, -1, head_dim)
+    return rows.at[:, jnp.arange(batch)[:, None], positions].set(new, mode="clip").reshape(whole.shape)
+
+
+def _attend_to_cache(q: jax.Array, positions: jax.Array, cache: Cache) -> jax.Array:
+    """q [batch, length, heads, head_dim] → [batch, length, kv_heads, group, head_dim], of places up to the position."""
+    batch, length, heads, head_dim = q.shape
+    kv_heads, places = len(cache.k) // batch, cache.k.shape[1]
+    q = q.reshape(batch, length, kv_heads, -1, head_dim).transpose(2, 0, 3, 1, 4)  # [kv_heads, batch, group, length, …]
+    rows = q.reshape(kv_heads * batch, -1, head_dim)
+    by = lambda axis: (((2,), (axis,)), ((0,), (0,)))
+    scores = jax.lax.dot_general(rows, cache.k, by(2), preferred_element_type=jnp.float32) * head_dim**-0.5
+    seen = jnp.arange(places) <= positions[:, None, :, None]
+    scores = jnp.where(seen, scores.reshape(*q.shape[:-1], places), _MASKED)
+    shares = jax.nn.softmax(scores, axis=-1).astype(cache.v.dtype).reshape(*rows.shape[:2], places)
+    return jax.lax.dot_general(shares, cache.v, by(1)).reshape(q.shape).transpose(1, 3, 0, 2, 4)
+
+
+def _norm(config: ModelConfig, x: jax.Array, scale: jax.Array) -> jax.Array:
+    y = x.astype(jnp.float32)
+    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + config.rms_norm_eps)
+    return y.astype(x.dtype) * scale
