@@ -57,6 +57,11 @@ class Tokenizer(abc.ABC):
         self.prefix: list[int] = []
         self.ends = tuple(sorted({i for i in (self.eos, self.im_end) if i is not None}))
 
+    @property
+    def start(self) -> list[int]:
+        """What a text's first token is predicted from: the last id of `prefix`, else eos, the end of another text."""
+        return self.prefix[-1:] or [self.eos]
+
     @staticmethod
     def load(directory: epath.PathLike) -> Tokenizer:
         """The tokenizer in `directory`.

@@ -140,7 +140,7 @@ def generate(
 
 def _prompt_ids(benchmark: Benchmark, problem: Problem, tokenizer: Any, chat: bool) -> list[int]:
     if not chat:
-        return [tokenizer.eos, *tokenizer.encode(problem.prompt)]
+        return [*tokenizer.prefix, *tokenizer.encode(problem.prompt)]
     messages: list[chat_template.Message] = [{"role": "user", "content": problem.request}]
     ids, _ = chat_template.render(messages, tokenizer, generation_prompt=True)
     return [*ids, *tokenizer.encode(benchmark.answer_prefix(problem))]

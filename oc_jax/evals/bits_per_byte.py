@@ -1,8 +1,8 @@
 """Bits per byte on held-out repositories, by language, beside general-purpose compressors of the same bytes.
 
-What the model is charged: −log₂ p of every token of a document, the first one predicted from an end-of-text token, in
-windows of bounded context; divided by the document's bytes. As all tokenizers cover the same bytes, the number compares
-across vocabularies, which perplexity does not.
+What the model is charged: −log₂ p of every token of a document, the first one predicted from the token that texts begin
+with, in windows of bounded context; divided by the document's bytes. As all tokenizers cover the same bytes, the number
+compares across vocabularies, which perplexity does not.
 
 The yardstick comes in two strengths. ``xz`` and ``zstd`` compress each document alone, as `xz -9` and
 `zstd -19 --long` would: like the model they start each document anew, but they have not seen any other code before, and
@@ -135,7 +135,7 @@ def _sequences(
 ) -> Iterator[tuple[list[int], int]]:
     """(tokens of a window, how many of its log-probabilities were charged before)."""
     for text in documents:
-        tokens = [engine.tokenizer.eos, *engine.tokenizer.encode(text)]
+        tokens = [*engine.tokenizer.start, *engine.tokenizer.encode(text)]
         for start, first, stop in windows(len(tokens), context_length, overlap):
             yield tokens[start:stop], first - start - 1
 

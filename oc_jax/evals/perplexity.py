@@ -26,8 +26,8 @@ def perplexity(checkpoint: str, tokenizer: str, texts: Sequence[str]) -> list[fl
     """
     engine = _engine(checkpoint, tokenizer)
     context = engine.config.max_position_embeddings
-    start = engine.tokenizer.eos  # what stands before a document in training
-    sequences = [[start, *engine.tokenizer.encode(text[: 16 * context])][:context] for text in texts]
+    start = engine.tokenizer.start
+    sequences = [[*start, *engine.tokenizer.encode(text[: 16 * context])][:context] for text in texts]
     long = [i for i, tokens in enumerate(sequences) if len(tokens) > 1]
     found = [math.nan] * len(texts)
     for i, scores in zip(long, engine.score([sequences[i] for i in long]), strict=True):

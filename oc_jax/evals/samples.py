@@ -34,7 +34,7 @@ def samples(
 ) -> Result:
     """Completes `completion_prompts` as text and answers `chat_prompts` through the chat template."""
     tokenizer = subject.engine.tokenizer
-    prompts = [[tokenizer.eos, *tokenizer.encode(text)] for text in completion_prompts]
+    prompts = [[*tokenizer.prefix, *tokenizer.encode(text)] for text in completion_prompts]
     for text in chat_prompts:
         prompts.append(chat.render([{"role": "user", "content": text}], tokenizer, generation_prompt=True)[0])
     kinds = ["completion"] * len(completion_prompts) + ["chat"] * len(chat_prompts)

@@ -49,7 +49,7 @@ def page(workdir: epath.Path, exclude: epath.Path) -> str:
         "Dropped": sections.dropped(gather.funnels(stages)),
         "Tokenizer": sections.tokenizer(described),
         "Data sets": sections.data_sets(gather.manifests(stages), stages),
-        "Training": model_sections.training(curves),
+        "Training": model_sections.training(curves, gather.scores(workdir)),
         "Bits per byte": model_sections.bits_per_byte(results),
         "Benchmarks": model_sections.benchmarks(results),
         "Samples": model_sections.samples(written),

@@ -131,6 +131,18 @@ def curves(found: list[Stage]) -> list[Curve]:
     return sorted(read, key=lambda curve: curve.rows[0].get("time", 0))
 
 
+def scores(workdir: epath.Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """What --mode=follow found: task → train stage → (step, headline) in order."""
+    found: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for path in sorted(workdir.glob("scores/*/*/results.json"), key=lambda path: int(path.parent.name)):
+        for task, value in read_json(path).get("headlines", {}).items():
+            if value is not None:
+                found.setdefault(task, {}).setdefault(path.parent.parent.name, []).append(
+                    (int(path.parent.name), value)
+                )
+    return found
+
+
 def dropped(directory: epath.Path, funnel: dict[str, Any]) -> dict[str, list[Dropped]]:
     """By reason the documents that the stage's funnel names as examples, as far as they are still there."""
     named = {key: reason.get("examples", []) for key, reason in funnel["reasons"].items()}

@@ -13,7 +13,8 @@ _POINTS = 500  # per stage and curve
 _COMPLETION = 1500  # characters
 
 
-def training(curves: list[gather.Curve]) -> str:
+def training(curves: list[gather.Curve], scores: dict[str, dict[str, list[tuple[int, float]]]]) -> str:
+    """`scores`: what was measured on checkpoints on the way, task → stage → (step, headline)."""
     if not curves:
         return missing("Nothing has been trained yet.")
     curves = [gather.Curve(c.name, _thinned(c.rows)) for c in curves]
@@ -26,8 +27,10 @@ def training(curves: list[gather.Curve]) -> str:
             "Loss (nats per token)", bands("loss"), log=True, show="{:g}".format, smooth=True, names=True, height=320
         ),
         svg.panel("Learning rate", bands("learning_rate"), log=True, show="{:.0e}".format, height=160),
+        *(svg.panel(task, _scored(curves, by_stage), log=False, show="{:.3g}".format, dots=True, height=180)
+          for task, by_stage in scores.items()),
         svg.panel("Tokens per second", bands("tokens_per_second"), log=False, show=si, ticks=si, height=180),
-    ]
+    ]  # fmt: skip
     readings = []
     spans = svg.Axis([c.rows[-1]["at"] for c in curves]).spans()
     for (left, right), curve in zip(spans, curves, strict=True):
@@ -47,6 +50,16 @@ def training(curves: list[gather.Curve]) -> str:
         f'<div class="curves">{"".join(panels)}<div class="readout" hidden></div>'
         f'<script type="application/json">{data}</script></div>' + table(head, rows, numeric=" nnnnnn")
     )
+
+
+def _scored(curves: list[gather.Curve], by_stage: dict[str, list[tuple[int, float]]]) -> list[svg.Band]:
+    """A task's scores on the axis of tokens: each stands at the row of metrics.jsonl that is nearest to its step."""
+    bands = []
+    for curve in curves:
+        nearest = lambda step, rows=curve.rows: min(rows, key=lambda row: abs(row["step"] - step))["at"]
+        points = [(nearest(step), value) for step, value in by_stage.get(curve.name, [])]
+        bands.append(svg.Band(curve.name, curve.rows[-1]["at"], points))
+    return bands
 
 
 def _thinned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -75,11 +75,15 @@ def panel(
     log: bool,
     show: Callable[[float], str],
     smooth: bool = False,
+    dots: bool = False,
     names: bool = False,
     ticks: Callable[[float], str] | None = None,
     height: int = 210,
 ) -> str:
-    """One quantity over all bands. `smooth` adds a running mean, `ticks` x labels, `names` those of the bands."""
+    """One quantity over all bands.
+
+    `smooth` adds a running mean, `dots` a dot at each point, `ticks` x labels, `names` those of the bands.
+    """
     top, bottom = (44 if names else 26), height - (26 if ticks else 8)
     values = [y for band in bands for _, y in band.points if y is not None and (y > 0 or not log)]
     if not values:
@@ -111,6 +115,8 @@ def panel(
             out.append(_path(points, place, "raw"))
             points = _smoothed(points)
         out.append(_path(points, place, "line"))
+        if dots:
+            out += [f'<circle class="dot" cx="{x:.1f}" cy="{place(y):.1f}" r="3"/>' for x, y in points if y is not None]
         before += band.size
         if ticks:
             out.append(_text("tick", right, bottom + 16, ticks(before), "end"))

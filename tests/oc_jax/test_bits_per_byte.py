@@ -20,7 +20,7 @@ VOCABULARY = 260
 
 
 class ByteTokenizer:
-    eos = EOS
+    start = [EOS]
 
     def encode(self, text: bytes) -> list[int]:
         return [4 + byte for byte in text]

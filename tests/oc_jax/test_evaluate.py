@@ -7,15 +7,17 @@ import gin
 import pytest
 from etils import epath
 
-from oc_jax import evals
+from oc_jax import checkpoint, evals
 from oc_jax.evals.humaneval import load
 from oc_jax.evals.task import Result
+from oc_jax.report import gather
 
 PROBLEMS = {p.prompt: p for p in load(None)}
 
 
 class Tokenizer:
     eos, im_start, im_end = 2, 10_000_001, 10_000_000
+    prefix = [2]
 
     def encode(self, text):
         return [ord(c) + 4 for c in text]
@@ -52,7 +54,7 @@ class Oracle:
 @pytest.fixture
 def engine(monkeypatch):
     engine = Oracle()
-    monkeypatch.setattr(evals, "load_engine", lambda checkpoint, tokenizer: engine)
+    monkeypatch.setattr(evals, "load_engine", lambda checkpoint, tokenizer, **how: engine)
     return engine
 
 
@@ -123,3 +125,46 @@ def test_pass_at_k_over_several_samples(engine, tmp_path):
     run(tmp_path, {"humaneval": evals.BENCHMARKS["humaneval"]})
     results = json.loads((tmp_path / "results.json").read_text())["humaneval"]
     assert (results["pass@1"], results["pass@3"], len(results["problems"])) == (0.5, 0.5, 6)
+
+
+class FollowedRun:
+    """A training whose checkpoints appear as a follower looks for them; the last of them is the end."""
+
+    def __init__(self, monkeypatch, workdir, steps):
+        self.workdir, self.steps, self.ran = workdir, list(steps), []
+        monkeypatch.setattr(checkpoint, "latest", self.latest)
+        monkeypatch.setattr(evals, "load_engine", lambda stage, tokenizer, step, slots: step)
+
+    def latest(self, directory):
+        if len(self.steps) == 1:
+            (directory.parent / "DONE.json").write_text("{}")
+        return self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+
+    def task(self, name, dies_at=None):
+        def run(subject):
+            if subject.engine == dies_at and (name, dies_at) not in self.ran:
+                self.ran.append((name, dies_at))
+                raise KeyboardInterrupt
+            self.ran.append((name, subject.engine))
+            return Result(float(subject.engine), {})
+
+        return run
+
+
+def test_a_follower_keeps_each_tasks_cadence_takes_the_last_checkpoint_and_goes_on_after_a_kill(monkeypatch, tmp_path):
+    workdir = epath.Path(tmp_path)
+    (workdir / "pretrain").mkdir()
+    run = FollowedRun(monkeypatch, workdir, [None, 10, 20, 20, 30, 40, 47])
+    tasks = {"cheap": run.task("cheap"), "dear": run.task("dear", dies_at=30)}
+    follow = lambda: evals.follow(
+        workdir, ["pretrain"], tasks=tasks, every={"cheap": 10, "dear": 25}, poll_seconds=0.001
+    )
+    with pytest.raises(KeyboardInterrupt):
+        follow()
+    run.steps.insert(0, 30)
+    follow()
+    assert [step for name, step in run.ran if name == "cheap"] == [10, 20, 30, 40, 47]
+    assert [step for name, step in run.ran if name == "dear"] == [30, 30, 47]
+    curves = gather.scores(workdir)
+    assert curves == {"cheap": {"pretrain": [(s, float(s)) for s in (10, 20, 30, 40, 47)]},
+                      "dear": {"pretrain": [(30, 30.0), (47, 47.0)]}}  # fmt: skip

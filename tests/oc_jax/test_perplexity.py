@@ -15,7 +15,7 @@ def engine(monkeypatch):
         assert all(2 <= len(sequence) <= 8 and sequence[0] == 99 for sequence in sequences)
         return [-np.log(np.asarray(sequence[1:], np.float32)) for sequence in sequences]
 
-    tokenizer = types.SimpleNamespace(eos=99, encode=lambda text: [int(word) for word in text.split()])
+    tokenizer = types.SimpleNamespace(start=[99], encode=lambda text: [int(word) for word in text.split()])
     config = types.SimpleNamespace(max_position_embeddings=8)
     engine = types.SimpleNamespace(config=config, tokenizer=tokenizer, score=score)
     monkeypatch.setattr(module, "_engine", lambda checkpoint, tokenizer: engine)

@@ -90,13 +90,13 @@ def test_generate_writes_what_score_reads(tmp_path, monkeypatch):
     asked = []
 
     class Engine:
-        tokenizer = types.SimpleNamespace(eos=2, encode=lambda text: [ord(c) for c in text])
+        tokenizer = types.SimpleNamespace(prefix=[2], encode=lambda text: [ord(c) for c in text])
 
         def generate(self, prompts, *, stop, **settings):
             asked.append((len(prompts), stop, settings["temperature"]))
             return [types.SimpleNamespace(text=RIGHT["completion"], finish_reason="stop") for _ in prompts]
 
-    monkeypatch.setattr(evals, "load_engine", lambda checkpoint, tokenizer: Engine())
+    monkeypatch.setattr(evals, "load_engine", lambda checkpoint, tokenizer, **how: Engine())
     output = tmp_path / "samples.jsonl"
     score.generate([f"--output={output}", "--benchmark=humaneval", "--checkpoint=x", "--max_problems=1",
                     "--samples_per_problem=2", "--temperature=0.5"])  # fmt: skip
