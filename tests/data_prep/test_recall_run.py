@@ -9,6 +9,7 @@ import pathlib
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -26,7 +27,7 @@ BINDINGS = {
 }
 
 
-def pages(kind: list[str], domain: str, count: int) -> list[dict[str, str]]:
+def pages(kind: Sequence[str], domain: str, count: int) -> list[dict[str, str]]:
     draw = random.Random(domain)
     text = lambda: " ".join(draw.choice(kind) + str(draw.randrange(9)) * draw.randrange(2) for _ in range(80))
     return [{"text": text(), "url": f"https://{domain}/{number}.html"} for number in range(count)]
