@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -150,6 +151,39 @@ class PackedDocuments:
         return Batch(tokens[:-1], tokens[1:], weights, positions[:-1], segments[:-1])._asdict()
 
 
+CHATS_AT_ONCE = 5000  # conversations that a process measures at a time
+
+
+def _render(record: dict[str, bytes], tokenizer: Tokenizer, seq_len: int) -> tuple[list[int], list[bool]]:
+    """Tokens of a conversation that a window of `seq_len` and its targets hold, and which of them are an answer's."""
+    ids, mask = chat.render(json.loads(record["messages"]), tokenizer)
+    return ids[: seq_len + 1], mask[: seq_len + 1]
+
+
+def _chat_lengths(directory: epath.Path, tokenizer: epath.Path, seq_len: int, records: range) -> list[int]:
+    """How much of a window each conversation takes; 0 where no answer begins in it."""
+    source, vocabulary = Records(directory), Tokenizer.load(tokenizer)
+    rendered = (_render(source[i], vocabulary, seq_len) for i in records)
+    return [len(ids) - 1 if any(mask[1:]) else 0 for ids, mask in rendered]
+
+
+def _all_chat_lengths(directory: epath.Path, tokenizer: epath.Path, seq_len: int) -> list[int]:
+    """`_chat_lengths` of all conversations, by all cores where there are many: millions take hours on one."""
+    total = load_manifest(directory)["records"]
+    parts = [range(at, min(at + CHATS_AT_ONCE, total)) for at in range(0, total, CHATS_AT_ONCE)]
+    measure = functools.partial(_chat_lengths, directory, tokenizer, seq_len)
+    lengths: list[int] = []
+    if len(parts) < 2:
+        return measure(range(total))
+    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half-way
+    with concurrent.futures.ProcessPoolExecutor(mp_context=context) as pool:
+        for number, part in enumerate(pool.map(measure, parts), start=1):
+            lengths += part
+            if number % max(1, len(parts) // 10) == 0:
+                LOGGER.info(f"{directory.name}: measured {len(lengths):,} of {total:,} conversations")
+    return lengths
+
+
 class PackedChats:
     """Conversations rendered by `chat.render`, packed best-fit with one segment each; only answers have weight.
 
@@ -163,12 +197,9 @@ class PackedChats:
         self.records = Records(directory)
         self.tokenizer = tokenizer
         self.seq_len = seq_len
-        lengths, kept = [], []
-        for record in range(len(self.records)):
-            ids, mask = self.render(record)
-            if any(mask[1:]):
-                kept.append(record)
-                lengths.append(len(ids) - 1)
+        every = _all_chat_lengths(directory, tokenizer.directory, seq_len)
+        kept = [record for record, length in enumerate(every) if length]
+        lengths = [every[record] for record in kept]
         if not kept:
             raise TooLittleData(f"no answer in {directory} begins within {seq_len} tokens: raise seq_len or add data")
         if len(kept) < len(self.records):
@@ -183,9 +214,7 @@ class PackedChats:
         )
 
     def render(self, record: int) -> tuple[list[int], list[bool]]:
-        messages = json.loads(self.records[record]["messages"])
-        ids, mask = chat.render(messages, self.tokenizer)
-        return ids[: self.seq_len + 1], mask[: self.seq_len + 1]
+        return _render(self.records[record], self.tokenizer, self.seq_len)
 
     def __len__(self) -> int:
         return len(self.bins)

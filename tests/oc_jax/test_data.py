@@ -148,6 +148,14 @@ def test_a_cut_answer_is_not_trained_as_finished(datasets, tokenizer):
     assert windows and all(w["targets"][-1] != tokenizer.im_end for w in windows)
 
 
+@pytest.mark.slow
+def test_many_conversations_are_measured_by_processes_to_the_same_windows(datasets, tokenizer, monkeypatch):
+    alone = examples(datasets, tokenizer, "chats", seq_len=256)
+    monkeypatch.setattr("oc_jax.data.CHATS_AT_ONCE", 7)
+    together = examples(datasets, tokenizer, "chats", seq_len=256)
+    assert together.bins == alone.bins and together.tokens == alone.tokens
+
+
 def test_an_answer_that_never_begins_is_an_error(datasets, tokenizer):
     with pytest.raises(ValueError, match="raise seq_len or add data"):
         examples(datasets, tokenizer, "chats", seq_len=8)
