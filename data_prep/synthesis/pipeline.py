@@ -34,7 +34,7 @@ class Ask:
       name: of the step and, unless `template` is given, of the file in prompts/.
       parse: (answer, fields) → new fields; raises Rejected.
       samples: independent answers, each of which goes on by itself.
-      regenerations: further answers asked for where one is rejected.
+      regenerations: further answers asked for where one is rejected; None for as many as the stage allows.
       max_tokens, temperature: of a request. The paper's large-scale synthesis has T = 1.
       tested: the fields "solution" and "test", in the language "language", must pass in the sandbox.
       cut: answers that end at max_tokens are parsed as well.
@@ -47,7 +47,7 @@ class Ask:
     parse: Callable[[str, Fields], dict[str, str]]
     template: str = ""
     samples: int = 1
-    regenerations: int = 2
+    regenerations: int | None = None
     max_tokens: int = 2048
     temperature: float = 1.0
     tested: bool = False
@@ -97,12 +97,16 @@ def digest(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-    """Takes seeds through the steps. requests: step → what its requests hold beside, or instead of, the defaults."""
+    """Takes seeds through the steps.
+
+    requests: step → what its requests hold beside, or instead of, the defaults. regenerations: see `Ask`.
+    """
 
     teacher: Teacher
     judge: Judge
     model: str
     requests: Mapping[str, Mapping[str, Any]]
+    regenerations: int
 
     async def grow(self, state: Grown, seed: str, steps: Sequence[Step]) -> list[Grown]:
         """The branches of a seed after `steps`, in the order of their samples, those that ended early as well."""
@@ -126,7 +130,7 @@ class Runner:
         entry: dict[str, Any] = {"step": step.name, "prompt": digest(name)[:16], "model": request["model"]}
         entry |= {"requests": [], "rejected": []}
         fields = state.fields
-        for draw in range(1 + step.regenerations):
+        for draw in range(1 + (self.regenerations if step.regenerations is None else step.regenerations)):
             # Branches draw from disjoint samples, so that none repeats another's answer.
             answer = await self.teacher.ask(request, branch + draw * step.samples)
             entry["requests"].append(answer.key[:16])

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import gin
@@ -42,6 +42,7 @@ def synthesis(
     model: str = gin.REQUIRED,
     max_seeds: int | None = None,
     max_chars: int = 6000,
+    regenerations: int = 2,
     requests: dict[str, dict[str, Any]] = NOTHING,
     execute: Execute | None = None,
     endpoint: Endpoint = ENDPOINT,
@@ -63,6 +64,7 @@ def synthesis(
       model: the teacher, as the endpoint calls it.
       max_seeds: so many seeds with the smallest ids, which are hashes; by default all.
       max_chars: of a seed in a prompt; a longer document is represented by lines that are drawn by its id.
+      regenerations: further answers asked for where one does not parse, or fails its tests.
       requests: step → settings of its requests, such as {"judge": {"model": "small", "max_tokens": 64}}.
       execute: runs tests: (language, solution, tests) → (status, detail); see `programs`.
       endpoint: how to reach the teacher, and the cap.
@@ -75,22 +77,17 @@ def synthesis(
       ValueError: the seeds are of another kind than the pipeline reads, or `requests` names no step.
       Stopped: nothing more can be asked; the message says why, and running again goes on.
     """
-    asks = [step for step in pipeline.steps if isinstance(step, Ask)]
-    if unknown := sorted(set(requests) - {step.name for step in asks}):
-        raise ValueError(
-            f"synthesis.requests: {pipeline.name} has no step {unknown[0]!r}, only {[s.name for s in asks]}"
-        )
+    asks = _asks(pipeline, requests)
     chosen, grown = out / "_scratch" / "seeds", out / "_scratch" / "rows"
     for directory in (chosen, grown):
         directory.mkdir(parents=True, exist_ok=True)
     choose = functools.partial(_chosen, last=_last_id(seeds, pipeline, max_seeds))
     engine.reduce(choose, docs.parts(seeds), chosen, key="id", buckets=buckets, label="seeds")
-    parts = docs.parts(chosen)
     responses = endpoint.responses if "://" in endpoint.responses else out.parent / endpoint.responses
     with contextlib.closing(Store(responses)) as store:
         teacher = Teacher(endpoint, store)
-        runner = Runner(teacher, Judge(execute, store), model, requests)
-        asyncio.run(grow_parts(parts, grown, pipeline, max_chars, runner))
+        runner = Runner(teacher, Judge(execute, store), model, requests, regenerations)
+        asyncio.run(grow_parts(docs.parts(chosen), grown, pipeline, max_chars, runner))
         cost, tokens = teacher.spent()
     _distinct(docs.parts(grown), out, pipeline, engine)
     steps = list(_yields(out, asks))
@@ -107,6 +104,14 @@ def _fingerprint() -> dict[str, str]:
 
 
 inspect.unwrap(synthesis).fingerprint = _fingerprint
+
+
+def _asks(pipeline: Pipeline, requests: Collection[str]) -> list[Ask]:
+    asks = [step for step in pipeline.steps if isinstance(step, Ask)]
+    if unknown := sorted(set(requests) - {step.name for step in asks}):
+        known = ", ".join(step.name for step in asks)
+        raise ValueError(f"synthesis.requests: {pipeline.name} has no step {unknown[0]!r}, only {known}")
+    return asks
 
 
 def _last_id(seeds: epath.Path, pipeline: Pipeline, max_seeds: int | None) -> str | None:
