@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
 import regex
 
 from data_prep.quality import shared
 from data_prep.quality.encoded import encoded_data
 from data_prep.quality.group import Group, Value, fraction
+from data_prep.quality.tokens import Tokens, lines_of_many_words
 from data_prep.quality.view import View
-from data_prep.quality.words import tokenise
 
 SIGNALS = Group(shared.SIGNALS)
 
@@ -23,16 +23,13 @@ _GENERATED = re.compile(
     r"|(?:is|was|are|were|been) generated\b"
 )
 _URL = re.compile(r"https?://\S")
-_HEX_LITERAL = regex.compile(r"(?i:\b0x[0-9a-f]+\b)")
+_HEX_LITERAL = regex.compile(r"0(?<=\b0)[xX][0-9a-fA-F]+\b")  # the zero first, since it is quick to search for
 _PROMPTS = ("your code here", "fixme", "todo")
-# White space as the `regex` module has it: unlike str.isspace without U+001C to U+001F. LF is kept.
-_SPACES = b"\t\v\f\r "
-_WIDE_SPACES = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 # Lines that every file repeats, white space and closing brackets removed.
 _BOILERPLATE = frozenset(
     ("begin", "break", "continue", "do", "done", "else", "end", "endif", "esac", "fi", "pass", "return", "then", "try")
 )
-_WORD_CHARACTER = re.compile(r"[^\W_]")
+_LONGEST_BOILERPLATE = max(map(len, _BOILERPLATE))
 
 
 @SIGNALS.signal
@@ -50,7 +47,7 @@ def num_chars_line_max(view: View) -> Value:
 @SIGNALS.signal
 def num_chars_line_mean(view: View) -> Value:
     """Mean line in characters, LFs included."""
-    return fraction(len(view.text), len(view.lines)) or 0.0
+    return fraction(len(view.text), len(view.line_lengths)) or 0.0
 
 
 @SIGNALS.signal
@@ -72,22 +69,18 @@ def frac_lines_dupe_lines(view: View) -> Value:
 
     Closing brackets and lone keywords (``});``, ``else {``, ``end``) repeat in every file and are left out.
     """
-    lines = Counter(squeezed(view.code_lines))
-    counts = [count for line, count in lines.items() if _says_something(line)]
-    return fraction(sum(count for count in counts if count > 1), sum(counts))
+    lines = view.squeezed_lines
+    counts = lines.counts[_say_something(lines)]
+    return fraction(int(counts[counts > 1].sum()), int(counts.sum()))
 
 
-def _says_something(line: str) -> bool:
-    said = line[:1].isalnum() or _WORD_CHARACTER.search(line) is not None
-    return said and line.strip("{}();:,") not in _BOILERPLATE
-
-
-def squeezed(lines: list[str]) -> list[str]:
-    """The lines without any white space."""
-    text = "\n".join(lines).encode("utf-8", "surrogatepass").translate(None, _SPACES).decode("utf-8", "surrogatepass")
-    if not text.isascii():
-        text = _WIDE_SPACES.sub("", text)
-    return text.split("\n") if lines else []
+def _say_something(lines: Tokens) -> np.ndarray:
+    """Of each distinct line whether it is more than boilerplate: bool [distinct]."""
+    letters = lines.letters()
+    said = letters > 0
+    for number in np.flatnonzero(said & (letters <= _LONGEST_BOILERPLATE)).tolist():
+        said[number] = lines[number].strip("{}();:,") not in _BOILERPLATE
+    return said
 
 
 @SIGNALS.signal
@@ -99,9 +92,7 @@ def cate_autogen(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_long_string(view: View) -> Value:
     """Lines of string literals with more than 20 words or punctuation runs, per line of code."""
-    # A piece of n characters holds at most n words, which spares nearly all pieces the tokeniser.
-    pieces = (piece for string in view.split.strings for piece in string.split("\n") if len(piece) > 20)
-    return fraction(sum(len(tokenise(piece)) > 20 for piece in pieces), len(view.code_lines))
+    return fraction(lines_of_many_words("\n".join(view.split.strings), 20), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -120,10 +111,15 @@ def frac_chars_long_word_length(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_string_concat(view: View) -> Value:
     """Lines of code that assign the sum of two string literals. No threshold uses it."""
-    return fraction(sum(map(adds_literals, view.code_lines)), len(view.code_lines))
+    code, found, end = view.split.code, 0, 0
+    while end >= 0 and (plus := _PLUS_QUOTE.search(code, end)):
+        end = code.find("\n", plus.start())
+        found += adds_literals(code[code.rfind("\n", 0, plus.start()) + 1 : end if end >= 0 else len(code)])
+    return fraction(found, view.num_code_lines)
 
 
 _ASSIGNED_QUOTE = regex.compile(r"=\s*[\"']")
+_PLUS_QUOTE = regex.compile(r"\+\s*[\"']")
 _QUOTE_PLUS_QUOTE = regex.compile(r"[\"']\s*\+\s*[\"']")
 
 
@@ -153,17 +149,21 @@ def frac_chars_hex_words(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_prompt_comments(view: View) -> Value:
     """Comment lines that say "todo", "fixme" or "your code here" among all lines."""
-    return fraction(lines_with(_PROMPTS, view.comment_lines), len(view.lines))
+    return fraction(lines_with(_PROMPTS, view.split.comment.lower()), len(view.line_lengths))
 
 
 @SIGNALS.signal
 def frac_lines_assert(view: View) -> Value:
     """Lines of code that contain "assert"."""
-    return fraction(lines_with(("assert",), view.code_lines), len(view.code_lines))
+    return fraction(lines_with(("assert",), view.split.code.lower()), view.num_code_lines)
 
 
-def lines_with(words: Iterable[str], lines: list[str]) -> int:
-    """How many of the lines contain one of the (lower-case) words."""
-    text = "\n".join(lines).lower()
-    found = [word for word in words if word in text]
-    return sum(any(word in line for word in found) for line in text.split("\n")) if found else 0
+def lines_with(words: Iterable[str], text: str) -> int:
+    """How many lines of `text` contain one of the words."""
+    ends = set()
+    for word in words:
+        end = 0
+        while end >= 0 and (start := text.find(word, end)) >= 0:
+            end = text.find("\n", start)
+            ends.add(end)
+    return len(ends)

@@ -57,10 +57,11 @@ class Constructs:
 
     def lines(self, view: View, construct: str) -> int:
         """Lines of code in which the construct occurs."""
-        pattern = self._patterns[construct]
-        if not pattern.search(view.split.code):
-            return 0
-        return sum(pattern.search(line) is not None for line in view.code_lines)
+        pattern, code, found, end = self._patterns[construct], view.split.code, 0, 0
+        while end >= 0 and (match := pattern.search(code, end)):
+            found += 1
+            end = code.find("\n", match.start())
+        return found
 
 
 @contextlib.contextmanager
@@ -78,7 +79,7 @@ def dense_code(view: View) -> str:
 
 def frac_lines_func_ratio(view: View, constructs: Constructs) -> Value:
     """Functions per line of code."""
-    return fraction(len(constructs.found(view, "function")), len(view.code_lines))
+    return fraction(len(constructs.found(view, "function")), view.num_code_lines)
 
 
 def cate_var_zero(view: View, constructs: Constructs) -> Value:
@@ -88,12 +89,12 @@ def cate_var_zero(view: View, constructs: Constructs) -> Value:
 
 def score_lines_no_logic(view: View, constructs: Constructs) -> Value:
     """Functions, imports, classes, variables without a value and simple returns per line of code."""
-    return fraction(sum(len(constructs.found(view, name)) for name in _WITHOUT_LOGIC), len(view.code_lines))
+    return fraction(sum(len(constructs.found(view, name)) for name in _WITHOUT_LOGIC), view.num_code_lines)
 
 
 def frac_lines_print(view: View, constructs: Constructs) -> Value:
     """Lines of code that print."""
-    return fraction(constructs.lines(view, "print"), len(view.code_lines))
+    return fraction(constructs.lines(view, "print"), view.num_code_lines)
 
 
 def cate_bitsstdc(view: View, constructs: Constructs) -> Value:
@@ -108,12 +109,12 @@ def nums_lines_main(view: View, constructs: Constructs) -> Value:
 
 def frac_lines_goto(view: View, constructs: Constructs) -> Value:
     """Lines of code that jump. No threshold uses it."""
-    return fraction(constructs.lines(view, "goto"), len(view.code_lines))
+    return fraction(constructs.lines(view, "goto"), view.num_code_lines)
 
 
 def frac_lines_preprocessor_directives(view: View, constructs: Constructs) -> Value:
     """Preprocessor directives among the lines of code; none for headers."""
-    return None if view.extension in HEADERS else fraction(constructs.lines(view, "directive"), len(view.code_lines))
+    return None if view.extension in HEADERS else fraction(constructs.lines(view, "directive"), view.num_code_lines)
 
 
 def cate_testfile(view: View, constructs: Constructs) -> Value:

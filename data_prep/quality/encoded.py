@@ -10,6 +10,8 @@ import numba
 import numpy as np
 import regex
 
+from data_prep.quality.tokens import code_points
+
 # A thousand bytes are more than `_LONG` characters; without a limit, memory grows with the run.
 _HEX = regex.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F][0-9a-fA-F](?:,|\b\s*)){8,1000}")
 _UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}")
@@ -22,15 +24,15 @@ _FEWEST_BYTES = 8
 _IN_BASE64, _IS_HEX, _IN_BYTES = 1, 2, 4
 
 
-def _flags() -> bytes:
-    """For each ASCII character where it may stand; "?" also stands for all that are not ASCII."""
-    flags = bytearray(256)
+def _flags() -> np.ndarray:
+    """For each ASCII character where it may stand, and last, the same for all others: uint8 [129]."""
+    flags = np.full(129, _IN_BYTES, np.uint8)
     for point in range(128):
         character = chr(point)
-        flags[point] |= _IN_BASE64 * (character in string.ascii_letters + string.digits + "\n+/=")
-        flags[point] |= _IS_HEX * (character in string.hexdigits)
-        flags[point] |= _IN_BYTES * (character.isspace() or character in string.hexdigits + "x\\,?")
-    return bytes(flags)
+        in_bytes = character.isspace() or character in string.hexdigits + "x\\,?"
+        in_base64 = character in string.ascii_letters + string.digits + "\n+/="
+        flags[point] = _IN_BASE64 * in_base64 | _IS_HEX * (character in string.hexdigits) | _IN_BYTES * in_bytes
+    return flags
 
 
 _FLAGS = _flags()
@@ -47,7 +49,7 @@ def encoded_data(text: str) -> bool:
 
 
 def _runs(text: str) -> Iterator[int]:
-    base64, stretches = _stretches(np.frombuffer(text.encode("ascii", "replace").translate(_FLAGS), np.uint8))
+    base64, stretches = _stretches(code_points(text), _FLAGS)
     yield from base64
     for start, end in stretches:
         # One character more on both sides, because \b looks at them.
@@ -59,13 +61,13 @@ def _runs(text: str) -> Iterator[int]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _stretches(flags: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
+def _stretches(points: np.ndarray, flags: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
     """Lengths of the runs of base64; bounds of stretches of what runs of bytes consist of, with digits for one."""
     lengths = [0 for _ in range(0)]  # by which the compiler knows the types
     bounds = [(0, 0) for _ in range(0)]
     base64 = in_bytes = digits = 0
-    for i in range(len(flags) + 1):
-        flag = flags[i] if i < len(flags) else 0
+    for i in range(len(points) + 1):
+        flag = flags[min(points[i], 128)] if i < len(points) else 0
         if flag & _IN_BASE64:
             base64 += 1
         else:

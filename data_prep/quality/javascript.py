@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import tree_sitter_javascript
@@ -69,24 +70,30 @@ def _grammar(language: str) -> tuple[Language, Query, Query]:
     return grammar, Query(grammar, _QUERY), Query(grammar, f"{_BINDINGS}({_FIELDS[language]}) @binding")
 
 
-def syntax_tree(view: View) -> tuple[Tree, str] | None:
-    """The tree and the grammar that accepts the file; None where it has a syntax error.
+class Parsed(NamedTuple):
+    """A syntax tree, the grammar that accepts the file, and the bytes that its nodes stand in."""
+
+    tree: Tree
+    grammar: str
+    source: bytes
+
+
+def syntax_tree(view: View) -> Parsed | None:
+    """None where the file has a syntax error.
 
     JavaScript may carry type annotations (Flow): what its own grammar refuses is tried as TypeScript with JSX. The
     grammars of TypeScript do not know types such as ``import("./types").Name``, which are taken for plain names.
     """
     source = view.within_budget(f"{view.language} syntax tree", MAX_CHARACTERS)
     annotated = "tsx" if view.language == "javascript" else view.language
-    attempts = ((view.language, source), (annotated, _IMPORT_TYPE.sub("module", source)))
-    for language, variant in dict.fromkeys(attempts):
-        tree = _parse(_grammar(language)[0], variant.encode("utf-8", "surrogatepass"))
-        if tree is not None and not tree.root_node.has_error:
-            return tree, language
-    return None
+    if parsed := _parse(view.language, source):
+        return parsed
+    variant = _IMPORT_TYPE.sub("module", source)
+    return _parse(annotated, variant) if (annotated, variant) != (view.language, source) else None
 
 
-def _parse(grammar: Language, source: bytes) -> Tree | None:
-    """None where a character fits nowhere in a program.
+def _parse(language: str, text: str) -> Parsed | None:
+    """None where `text` is no program of the grammar.
 
     The parser reports its progress after each hundred steps. Programs take up to 0.034 reports for a byte, minified
     ones the most; the search for a repair of what is no program takes any number of them, and is not waited for.
@@ -94,6 +101,7 @@ def _parse(grammar: Language, source: bytes) -> Tree | None:
     Raises:
         OverBudgetError: it takes too many steps, or brackets are nested too deeply.
     """
+    source = text.encode("utf-8", "surrogatepass")
     depth = int(np.cumsum(_DEPTH[np.frombuffer(source, np.uint8)], dtype=np.int32).max(initial=0))
     if depth > MAX_DEPTH:
         raise OverBudgetError(f"syntax tree: {depth} open brackets, the budget is {MAX_DEPTH}")
@@ -102,18 +110,21 @@ def _parse(grammar: Language, source: bytes) -> Tree | None:
 
     def stop(position: int, has_error: bool) -> bool:
         nonlocal reports, furthest, garbage
-        reports, furthest, garbage = reports + 1, max(furthest, position), has_error
+        reports, garbage = reports + 1, has_error
+        if position > furthest:
+            furthest = position
         return has_error or reports > _REPORTS[0] + _REPORTS[1] * furthest
 
     def read(position: int, _: object) -> bytes:
         return source[position : position + _CHUNK]
 
     try:
-        return Parser(grammar).parse(read, progress_callback=stop)
+        tree = Parser(_grammar(language)[0]).parse(read, progress_callback=stop)
     except ValueError as error:  # stopped
-        if garbage:
+        if garbage:  # a character fits nowhere in a program
             return None
         raise OverBudgetError(f"syntax tree: too many steps for the first {furthest} bytes") from error
+    return None if tree.root_node.has_error else Parsed(tree, language, source)
 
 
 def nodes(view: View) -> dict[str, list[Node]] | None:
@@ -121,8 +132,7 @@ def nodes(view: View) -> dict[str, list[Node]] | None:
     parsed = view.once(syntax_tree)
     if parsed is None:
         return None
-    tree, language = parsed
-    return QueryCursor(_grammar(language)[1]).captures(tree.root_node)
+    return QueryCursor(_grammar(parsed.grammar)[1]).captures(parsed.tree.root_node)
 
 
 def _is_simple(value: Node | None) -> bool:
@@ -140,13 +150,15 @@ def _simple_returns(found: dict[str, list[Node]]) -> int:
 
 
 def _names(view: View, capture: str, pattern: re.Pattern[str]) -> Value:
-    found = view.once(nodes)
-    if found is None:
+    found, parsed = view.once(nodes), view.once(syntax_tree)
+    if found is None or parsed is None:
         return None
     named = found.get(capture, [])
     if capture == "variable":
         named = [name for node in named if (name := node.child_by_field_name("name"))]
-    names = [(node.text or b"").decode("utf-8", "replace").rpartition(".")[2] for node in named]
+    # `Node.text` would read the file from its start each time.
+    texts = (parsed.source[node.start_byte : node.end_byte] for node in named)
+    names = [text.decode("utf-8", "replace").rpartition(".")[2] for text in texts]
     return fraction(sum(pattern.fullmatch(name) is not None for name in names), len(names))
 
 
@@ -162,15 +174,15 @@ def cate_var_zero(view: View) -> Value:
     found, parsed = view.once(nodes), view.once(syntax_tree)
     if found is None or parsed is None:
         return None
-    tree, language = parsed
-    return float("variable" not in found and not QueryCursor(_grammar(language)[2]).captures(tree.root_node))
+    bindings = QueryCursor(_grammar(parsed.grammar)[2])
+    return float("variable" not in found and not bindings.captures(parsed.tree.root_node))
 
 
 @SIGNALS.signal
 def frac_lines_func_ratio(view: View) -> Value:
     """Functions with a name, methods included, per line of code."""
     found = view.once(nodes)
-    return None if found is None else fraction(len(found.get("function", ())), len(view.code_lines))
+    return None if found is None else fraction(len(found.get("function", ())), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -179,8 +191,8 @@ def num_statement_line(view: View) -> Value:
     parsed = view.once(syntax_tree)
     if parsed is None:
         return None
-    top = parsed[0].root_node.named_children
-    return fraction(sum(node.type not in ("comment", "hash_bang_line") for node in top), len(view.code_lines))
+    top = parsed.tree.root_node.named_children
+    return fraction(sum(node.type not in ("comment", "hash_bang_line") for node in top), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -190,7 +202,7 @@ def score_lines_no_logic(view: View) -> Value:
     if found is None:
         return None
     declared = sum(len(found.get(name, ())) for name in ("function", "import", "class"))
-    return fraction(declared + _simple_variables(found) + _simple_returns(found), len(view.code_lines))
+    return fraction(declared + _simple_variables(found) + _simple_returns(found), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -214,4 +226,4 @@ def frac_words_legal_class_name(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_print(view: View) -> Value:
     """Lines of code that call console.log."""
-    return fraction(code.lines_with(("console.log(",), view.code_lines), len(view.code_lines))
+    return fraction(code.lines_with(("console.log(",), view.split.code.lower()), view.num_code_lines)

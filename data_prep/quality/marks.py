@@ -108,7 +108,7 @@ def repeated_lines(view: View) -> Iterator[Span]:
 
 def comments(view: View, containing: str = "") -> Iterator[Span]:
     """Lines of comments and docstrings, or those of them in which an expression is found."""
-    for start, end in located(view.text, (line.strip() for line in view.comment_lines)):
+    for start, end in located(view.text, map(str.strip, view.split.comment.split("\n"))):
         if re.search(containing, view.text[start:end], re.IGNORECASE):
             yield start, end
 

@@ -7,12 +7,10 @@ import dataclasses
 import numba
 import numpy as np
 
+from data_prep.quality.tokens import table_size, words
+
 TOP_SIZES = (2, 3, 4)
 DUPLICATE_SIZES = (5, 6, 7, 8, 9, 10)
-
-_UNKNOWN, _SPACE, _WORD, _OTHER = range(4)
-_KINDS = np.zeros(0x110000, np.uint8)  # of each code point that has occurred so far
-_KINDS[:128] = [_SPACE if chr(c).isspace() else _WORD if chr(c).isalnum() or c == 95 else _OTHER for c in range(128)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,92 +31,23 @@ class NgramStatistics:
     word_counts: np.ndarray  # int64 [distinct], in order of first occurrence
 
 
-def code_points(text: str) -> np.ndarray:
-    """uint8 [characters] where all are ASCII, uint32 [characters] elsewhere; surrogates are kept."""
-    if text.isascii():
-        return np.frombuffer(text.encode("ascii"), np.uint8)
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-
-
 def ngram_statistics(text: str) -> NgramStatistics:
     r"""Exact statistics of the words of `text`: runs of word characters (``\w``) and runs of other visible ones.
 
     Takes time in proportion to the characters, and memory to the words.
     """
-    points = code_points(text)
-    if points.dtype != np.uint8:
-        for point in np.unique(points[_KINDS[points] == _UNKNOWN]).tolist():
-            character = chr(point)
-            _KINDS[point] = _SPACE if character.isspace() else _WORD if character.isalnum() else _OTHER
-    ids, lengths, counts = _intern(points, _KINDS)
-    found = _repetitions(ids, lengths).tolist()
+    tokens = words(text)
+    found = _repetitions(tokens.ids, tokens.lengths).tolist()
     tops = len(TOP_SIZES)
     return NgramStatistics(
-        characters=int(lengths @ counts),
-        words=len(ids),
-        distinct=len(lengths),
+        characters=int(tokens.lengths @ tokens.counts),
+        words=len(tokens),
+        distinct=len(tokens.counts),
         top=dict(zip(TOP_SIZES, found[:tops], strict=True)),
         top_disjoint=dict(zip(TOP_SIZES, found[tops : 2 * tops], strict=True)),
         duplicate=dict(zip(DUPLICATE_SIZES, found[2 * tops :], strict=True)),
-        word_counts=counts,
+        word_counts=tokens.counts,
     )
-
-
-@numba.njit(cache=True, nogil=True)
-def _slots(entries: int) -> int:
-    """Size of a hash table, at least twice its entries."""
-    size = 4
-    while size < 2 * entries:
-        size *= 2
-    return size
-
-
-@numba.njit(cache=True, nogil=True)
-def _intern(points: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(number of each word, int64 [words]; length and count of each distinct word, int64 [distinct]).
-
-    Words are numbered in order of first occurrence.
-    """
-    words, previous = 0, _SPACE
-    for point in points:
-        kind = kinds[point]
-        words += kind != _SPACE and kind != previous
-        previous = kind
-    ids = np.empty(words, np.int64)
-    first = np.empty(words, np.int64)  # where each distinct word first starts
-    lengths = np.empty(words, np.int64)
-    counts = np.zeros(words, np.int64)
-    mask = _slots(words) - 1
-    table = np.full(mask + 1, -1, np.int64)
-    hashes = np.empty(words, np.uint64)
-    n, distinct, end = 0, 0, 0
-    while n < words:
-        start = end
-        while kinds[points[start]] == _SPACE:
-            start += 1
-        end, key = start, np.uint64(14695981039346656037)
-        while end < len(points) and kinds[points[end]] == kinds[points[start]]:
-            key = (key ^ np.uint64(points[end])) * np.uint64(1099511628211)
-            end += 1
-        key ^= key >> np.uint64(32)
-        slot = np.int64(key & np.uint64(mask))
-        while table[slot] >= 0:
-            number = table[slot]
-            if hashes[number] == key and lengths[number] == end - start:
-                i = 0
-                while i < end - start and points[first[number] + i] == points[start + i]:
-                    i += 1
-                if i == end - start:
-                    break
-            slot = (slot + 1) & mask
-        if table[slot] < 0:
-            table[slot] = distinct
-            hashes[distinct], first[distinct], lengths[distinct] = key, start, end - start
-            distinct += 1
-        ids[n] = table[slot]
-        counts[ids[n]] += 1
-        n += 1
-    return ids, lengths[:distinct].copy(), counts[:distinct].copy()
 
 
 @numba.njit(cache=True, nogil=True)
@@ -132,18 +61,18 @@ def _repetitions(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     found = np.zeros(2 * tops + len(DUPLICATE_SIZES), np.int64)
     codes = ids.copy()  # for each place a number that is equal for equal n-grams, -1 where no n-gram repeats
     left = len(ids)
-    table = np.empty(_slots(left), np.int64)
+    table = np.empty(table_size(left), np.int32)
     keys = np.empty(left, np.int64)
-    counts = np.empty(left, np.int64)
+    counts = np.empty(left, np.int32)
     for n in range(2, DUPLICATE_SIZES[-1] + 1):
-        mask = _slots(left) - 1
+        mask = table_size(left) - 1
         table[: mask + 1] = -1
         distinct, best = 0, 0
         for place in range(len(ids) - n + 1):
             if codes[place] < 0 or codes[place + 1] < 0:
                 codes[place] = -1
                 continue
-            key = codes[place] * len(lengths) + ids[place + n - 1]
+            key = np.int64(codes[place]) * len(lengths) + ids[place + n - 1]
             scrambled = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
             slot = np.int64((scrambled >> np.uint64(32)) & np.uint64(mask))
             while table[slot] >= 0 and keys[table[slot]] != key:

@@ -126,6 +126,19 @@ def profile_named(name: str) -> Profile:
     return PROFILES[name]
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for garbage inside: the nodes of a syntax tree set it off again and again, and it doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()  # of the whole call: with it ends the tree, which the collector would otherwise search once more
 def measure(
     text: str,
     language: str,
@@ -154,23 +167,10 @@ def measure(
     )
     values: dict[str, float | None] = {}
     failures: dict[str, str] = {}
-    with _uncollected():
-        for family in profile.families(doc_type, language):
-            for name, signal in profile.signals[family].items():
-                try:
-                    values[name] = signal(view)
-                except Exception as error:  # one signal must neither end the run nor hide the others
-                    failures[name] = f"{type(error).__name__}: {error}"
+    for family in profile.families(doc_type, language):
+        for name, signal in profile.signals[family].items():
+            try:
+                values[name] = signal(view)
+            except Exception as error:  # one signal must neither end the run nor hide the others
+                failures[name] = f"{type(error).__name__}: {error}"
     return values, failures
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for garbage inside: the nodes of a syntax tree set it off again and again, and it doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -131,7 +131,7 @@ def _parameters(args: ast.arguments) -> int:
 
 def _per_code_line(view: View, field: str) -> Value:
     found = view.once(facts)
-    return None if found is None else fraction(getattr(found, field), len(view.code_lines))
+    return None if found is None else fraction(getattr(found, field), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -178,7 +178,7 @@ def score_lines_no_logic(view: View) -> Value:
     if found is None:
         return None
     without_logic = found.functions + found.imports + found.classes + found.class_variables + found.simple_returns
-    return fraction(without_logic, len(view.code_lines))
+    return fraction(without_logic, view.num_code_lines)
 
 
 @SIGNALS.signal

@@ -90,13 +90,14 @@ def decide(
     """(the signals whose rules drop the file, those whose rules hold for it but drop only some of such files)."""
     dropping, drawn = [], []
     for signal, comparisons in group.items():
+        if failure_drops and signal in failures:
+            dropping.append(signal)
         value = values.get(signal)
-        holding = [c for c in comparisons if value is not None and c.fires(value)]
+        if value is None or not (holding := [c for c in comparisons if c.fires(value)]):
+            continue
         if any(c.probability == 1 or rules.draw(key, signal) < c.probability for c in holding):
             dropping.append(signal)
-        elif failure_drops and signal in failures:
-            dropping.append(signal)
-        if holding and all(c.probability < 1 for c in holding):
+        if all(c.probability < 1 for c in holding):
             drawn.append(signal)
     return dropping, drawn
 

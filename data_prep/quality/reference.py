@@ -9,9 +9,10 @@ from __future__ import annotations
 import ast
 import re
 import string
-from collections import Counter
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from data_prep.quality import code, python, text
 from data_prep.quality.constructs import Constructs
@@ -47,10 +48,9 @@ for _n in TOP_SIZES:
 @CODE.signal
 def frac_lines_dupe_lines(view: View) -> Value:
     """One-character lines and ``},`` are never counted as repeated, but stay in the denominator."""
-    lines = code.squeezed(view.code_lines)
-    counts = Counter(lines)
-    repeated = sum(count for line, count in counts.items() if count > 1 and len(line) != 1 and line != "},")
-    return fraction(repeated, len(lines))
+    lines = view.squeezed_lines
+    repeated = np.flatnonzero((lines.counts > 1) & (lines.lengths > 1)).tolist()
+    return fraction(sum(int(lines.counts[i]) for i in repeated if lines[i] != "},"), len(lines))
 
 
 @CODE.signal
@@ -65,7 +65,7 @@ def frac_words_redpajama_stop(view: View) -> Value:
     """Only stop words in lower case."""
     if not view.words.words:
         return 0.0
-    return fraction(sum(word in text.STOP_WORDS for word in view.raw_words), len(view.raw_words))
+    return text.share_of_words(view, text.STOP_WORDS.__contains__)
 
 
 @TEXT.signal
@@ -83,7 +83,7 @@ def _count(tree: ast.Module, *kinds: type[ast.AST]) -> int:
 def frac_lines_func_ratio(view: View) -> Value:
     """Without async functions."""
     tree = view.once(python.syntax_tree)
-    return None if tree is None else fraction(_count(tree, ast.FunctionDef), len(view.code_lines))
+    return None if tree is None else fraction(_count(tree, ast.FunctionDef), view.num_code_lines)
 
 
 @PYTHON.signal
@@ -107,23 +107,23 @@ def _binds_plain_name(node: ast.AST) -> bool:
 @PYTHON.signal
 def frac_lines_pass(view: View) -> Value:
     """Lines that contain "pass", as "password" does."""
-    return fraction(code.lines_with(("pass",), view.code_lines), len(view.code_lines)) or 0.0
+    return fraction(code.lines_with(("pass",), view.split.code.lower()), view.num_code_lines) or 0.0
 
 
 @PYTHON.signal
 def frac_lines_import(view: View) -> Value:
     """Lines that contain "import", as "important" does."""
-    return fraction(code.lines_with(("import",), view.code_lines), len(view.code_lines)) or 0.0
+    return fraction(code.lines_with(("import",), view.split.code.lower()), view.num_code_lines) or 0.0
 
 
 @PYTHON.signal
 def frac_lines_simplefunc(view: View) -> Value:
     """Functions of a single return statement of anything; the only value that is not rounded."""
     tree = view.once(python.syntax_tree)
-    if tree is None or not view.code_lines:
+    if tree is None or not view.num_code_lines:
         return None
     functions = (node for node in python.statements(tree) if isinstance(node, ast.FunctionDef))
-    return sum(len(f.body) == 1 and isinstance(f.body[0], ast.Return) for f in functions) / len(view.code_lines)
+    return sum(len(f.body) == 1 and isinstance(f.body[0], ast.Return) for f in functions) / view.num_code_lines
 
 
 @PYTHON.signal
@@ -133,11 +133,11 @@ def score_lines_no_logic(view: View) -> Value:
     if tree is None:
         return None
     functions_and_classes = _count(tree, ast.FunctionDef, ast.ClassDef)
-    imports = code.lines_with(("import",), view.code_lines)
+    imports = code.lines_with(("import",), view.split.code.lower())
     # Blank lines do not change what matches, but would take the search quadratic time.
     returns = len(_RETURN.findall("\n".join(view.code_lines)))
     without_logic = functions_and_classes + imports + returns + _class_variables(tree)
-    return fraction(without_logic, len(view.code_lines))
+    return fraction(without_logic, view.num_code_lines)
 
 
 def _class_variables(tree: ast.Module) -> int:
@@ -158,7 +158,7 @@ def _class_variables(tree: ast.Module) -> int:
 @PYTHON.signal
 def frac_lines_print(view: View) -> Value:
     """Lines that contain "print", as "fingerprint" does."""
-    return fraction(sum("print" in line for line in view.code_lines), len(view.code_lines))
+    return fraction(code.lines_with(("print",), view.split.code), view.num_code_lines)
 
 
 def java_frac_words_no_modifier(view: View, constructs: Constructs) -> Value:

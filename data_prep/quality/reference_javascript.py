@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from data_prep.quality import code
 from data_prep.quality.group import Group, Value, fraction
 from data_prep.quality.view import View
 
@@ -135,14 +136,14 @@ def cate_var_zero(view: View) -> Value:
 def frac_lines_func_ratio(view: View) -> Value:
     """Without methods and arrow functions."""
     found = view.once(facts)
-    return None if found is None else fraction(len(found.functions), len(view.code_lines))
+    return None if found is None else fraction(len(found.functions), view.num_code_lines)
 
 
 @SIGNALS.signal
 def num_statement_line(view: View) -> Value:
     """Statements at top level per line of code."""
     tree = view.once(javascript_tree)
-    return None if tree is None else fraction(len(tree.body), len(view.code_lines))
+    return None if tree is None else fraction(len(tree.body), view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -152,7 +153,7 @@ def score_lines_no_logic(view: View) -> Value:
     if found is None:
         return None
     declared = len(found.functions) + len(found.classes) + found.imports
-    return fraction(declared + found.simple_variables + found.simple_returns, len(view.code_lines))
+    return fraction(declared + found.simple_variables + found.simple_returns, view.num_code_lines)
 
 
 @SIGNALS.signal
@@ -179,4 +180,4 @@ def frac_words_legal_class_name(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_print(view: View) -> Value:
     """Lines that contain "console.log"."""
-    return fraction(sum("console.log" in line for line in view.code_lines), len(view.code_lines))
+    return fraction(code.lines_with(("console.log",), view.split.code), view.num_code_lines)

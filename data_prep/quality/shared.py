@@ -26,7 +26,7 @@ def num_chars(view: View) -> Value:
 @SIGNALS.signal
 def num_lines(view: View) -> Value:
     """Lines, blank ones included."""
-    return len(view.lines)
+    return len(view.line_lengths)
 
 
 @SIGNALS.signal

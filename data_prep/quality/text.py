@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,8 @@ STOP_WORDS = frozenset(
     for word in line.split()
 )
 _SENTENCE = re.compile(r"\b[^.!?。！？؟]+[.!?。！？؟]*")
-_SENTENCE_END = re.compile(r"[.?!\n]")
 _LINK = re.compile(r"\(https?://")
-_HEX_LITERAL = re.compile(r"\b0[xX][0-9a-fA-F]+\b")
+_HEX_LITERAL = re.compile(r"0(?<=\b0)[xX][0-9a-fA-F]+\b")
 _READ_MORE = (
     *("...", "…", "全文", "详情", "详细", "更多"),
     *("المزيد", "تفاصيل", "اقرأ المزيد"),
@@ -52,20 +52,26 @@ def num_sentences(view: View) -> Value:
 @SIGNALS.signal
 def num_chars_sentence_length_mean(view: View) -> Value:
     """Mean characters between sentence ends, line ends counting as such. No threshold uses it."""
-    pieces = _SENTENCE_END.split(view.text)
-    return fraction(sum(map(len, pieces)), len(pieces))
+    ends = sum(view.characters.get(mark, 0) for mark in ".?!\n")
+    return fraction(len(view.text) - ends, ends + 1)
 
 
 @SIGNALS.signal
 def frac_words_full_bracket(view: View) -> Value:
     """Words that are a single lenticular bracket."""
-    return fraction(sum(word in ("【", "】") for word in view.raw_words), len(view.raw_words))
+    return share_of_words(view, lambda word: word in ("【", "】"))
+
+
+def share_of_words(view: View, predicate: Callable[[str], bool]) -> Value:
+    """Words and punctuation runs for which `predicate` holds among all."""
+    words = view.raw_words
+    return fraction(sum(count for word, count in words.items() if predicate(word)), sum(words.values()))
 
 
 @SIGNALS.signal
 def frac_words_all_caps(view: View) -> Value:
     """Words in capitals among all words and punctuation runs."""
-    return fraction(sum(map(str.isupper, view.raw_words)), len(view.raw_words))
+    return share_of_words(view, str.isupper)
 
 
 @SIGNALS.signal
@@ -139,7 +145,7 @@ def frac_chars_hex_words(view: View) -> Value:
 @SIGNALS.signal
 def frac_words_redpajama_stop(view: View) -> Value:
     """English stop words among all words and punctuation runs. No threshold uses it."""
-    return fraction(sum(word.lower() in STOP_WORDS for word in view.raw_words), len(view.raw_words)) or 0.0
+    return share_of_words(view, lambda word: word.lower() in STOP_WORDS) or 0.0
 
 
 @SIGNALS.signal

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from data_prep.quality.ngrams import NgramStatistics, code_points, ngram_statistics
+from data_prep.quality import tokens
+from data_prep.quality.ngrams import NgramStatistics, ngram_statistics
 from data_prep.quality.split import Split
-from data_prep.quality.words import normalised, spaced, tokenise
+from data_prep.quality.words import normalised, spaced
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -81,10 +82,7 @@ class View:
     @cached_property
     def line_lengths(self) -> np.ndarray:
         """Characters of each line, its LF included: int64 [lines]."""
-        lengths = np.fromiter(map(len, self.lines), np.int64, len(self.lines)) + 1
-        if len(lengths) and not self.text.endswith("\n"):
-            lengths[-1] -= 1
-        return lengths
+        return tokens.line_lengths(self.text)
 
     @cached_property
     def stripped_lines(self) -> list[str]:
@@ -94,9 +92,7 @@ class View:
     @cached_property
     def characters(self) -> dict[str, int]:
         """How often each character occurs."""
-        counts = np.bincount(code_points(self.text))
-        values = np.flatnonzero(counts)
-        return dict(zip(map(chr, values.tolist()), counts[values].tolist(), strict=True))
+        return tokens.characters(self.text)
 
     def count(self, predicate: Callable[[str], bool]) -> int:
         """Characters of the text for which `predicate` holds."""
@@ -113,10 +109,11 @@ class View:
         return ngram_statistics(normalised(self.within_budget("words"), self.natural_language))
 
     @cached_property
-    def raw_words(self) -> list[str]:
-        """Words and runs of punctuation as they stand, case kept."""
+    def raw_words(self) -> dict[str, int]:
+        """How often each word and run of punctuation occurs as it stands, case kept."""
         text = self.within_budget("words")
-        return tokenise(spaced(text) if self.natural_language == "zh" else text)
+        found = tokens.words(spaced(text) if self.natural_language == "zh" else text)
+        return dict(zip(found.strings(), found.counts.tolist(), strict=True))
 
     @cached_property
     def split(self) -> Split:
@@ -129,9 +126,14 @@ class View:
         return [line for line in self.split.code.split("\n") if line.strip()]
 
     @cached_property
-    def comment_lines(self) -> list[str]:
-        """Lines of comment that are not blank."""
-        return [line for line in self.split.comment.split("\n") if line.strip()]
+    def squeezed_lines(self) -> tokens.Tokens:
+        """The same without any white space."""
+        return tokens.squeezed_lines(self.split.code)
+
+    @property
+    def num_code_lines(self) -> int:
+        """How many lines of code are not blank."""
+        return len(self.squeezed_lines)
 
     def once(self, compute: Callable[[View], T]) -> T:
         """`compute(self)`, computed at most once, be it in vain: for what only the signals of one language share."""

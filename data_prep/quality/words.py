@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import string
 import unicodedata
+
+from data_prep.quality.tokens import characters
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
@@ -43,8 +46,26 @@ _ASCII = bytes(ord((_NORMALISATION.get(point) or chr(point)).lower()) for point 
 # For other texts the same on their UTF-8, whose bytes from 128 on are left alone, and the rest where it occurs.
 _UTF8 = bytes(ord(_NORMALISATION.get(point) or chr(point)) for point in range(128)) + bytes(range(128, 256))
 _OTHERS = {chr(point): replacement or "" for point, replacement in _NORMALISATION.items() if point >= 128}
-_OTHER = re.compile(f"[{re.escape(''.join(_OTHERS))}]")
+_FEW = 16  # characters to replace one after the other
 _ASCII_DELETED = bytes(point for point in _DELETED if point < 128)
+
+
+def _compatible(text: str, characters: set[str]) -> str:
+    """NFKC of a text of some of these characters: one by one where there are few that it changes, which is faster."""
+    changed = {character: form for character in characters if (form := _form(character)) != character}
+    if None in changed.values() or len(changed) > _FEW:
+        return unicodedata.normalize("NFKC", text)
+    for character, form in changed.items():
+        text = text.replace(character, form or "")
+    return text
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _form(character: str) -> str | None:
+    """The compatibility form of a character, None where it depends on what stands beside it, as with marks and jamo."""
+    form = unicodedata.normalize("NFKC", character)
+    combines = any(unicodedata.category(c)[0] == "M" or "\u1100" <= c <= "\u11ff" for c in (character, form[:1]))
+    return None if combines else form
 
 
 def tokenise(text: str) -> list[str]:
@@ -66,6 +87,8 @@ def normalised(text: str, language: str | None = None) -> str:
     if text.isascii():
         return text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
     plain = text.encode("utf-8", "surrogatepass").translate(_UTF8, _ASCII_DELETED).decode("utf-8", "surrogatepass")
-    plain = _OTHER.sub(lambda match: _OTHERS[match[0]], plain)
-    plain = unicodedata.normalize("NFKC", plain.lower())
+    found = characters(plain)
+    for character in found.keys() & _OTHERS.keys():
+        plain = plain.replace(character, _OTHERS[character])
+    plain = _compatible(plain.lower(), set("".join(found).lower()))
     return spaced(plain) if language == "zh" else plain
