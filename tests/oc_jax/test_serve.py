@@ -7,10 +7,15 @@ import threading
 import time
 
 import jax
+import numpy as np
 import openai
+import pyarrow as pa
 import pytest
 import uvicorn
+from etils import epath
 
+from data_prep import documents as docs
+from data_prep.files import write_parquet
 from oc_jax.decode import Engine, Request
 from oc_jax.model import ModelConfig, init_params
 from oc_jax.serve import main
@@ -141,6 +146,36 @@ def test_echo_with_log_probabilities_scores_a_prompt_as_lm_eval_asks(engine, ser
     assert greedy == (score.best_tokens == ids[1:]).tolist()
     only = server.client.completions.create(model="tiny", prompt=[ids], max_tokens=0, logprobs=1, echo=True)
     assert only.choices[0].logprobs.token_logprobs[1:] == found.token_logprobs[1:-1]
+
+
+def test_a_checkpoint_scores_pages_by_the_odds_of_yes(engine, server, tmp_path, monkeypatch):
+    from data_prep.synthesis import pipeline, stage, teacher
+    from data_prep.web.autods import autods
+
+    (tmp_path / "about.txt").write_text("$text\nAbout code?\n")
+    monkeypatch.setattr(pipeline, "PROMPTS", tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    pages = epath.Path(tmp_path) / "pages"
+    pages.mkdir()
+    texts = ["import numpy", "a garden", "def f(x): return x"]
+    about = dict.fromkeys(docs.SCHEMA.names) | {"language": "text", "doc_type": "text", "repo": "r", "source": "s"}
+    rows = [about | {"id": t, "path": t, "text": t, "size": 1, "provenance": "{}", "reasons": []} for t in texts]
+    write_parquet(iter([pa.Table.from_pylist(rows, docs.SCHEMA)]), pages / "part-00000.parquet")
+    out = epath.Path(tmp_path) / "seed"
+    out.mkdir()
+    endpoint = teacher.Endpoint(base_url=f"http://127.0.0.1:{server.port}/v1")
+    questions = autods(questions=["about"], min_score=0.0)
+    stage.synthesis(out, seeds=pages, pipeline=questions, model="tiny", endpoint=endpoint, buckets=1)
+    found = {
+        row["id"]: json.loads(row["provenance"])["score"] for row in docs.read_part(docs.parts(out)[0]).to_pylist()
+    }
+    server.wait_until_idle()
+    for text in texts:
+        ends = (f"{text}\nAbout code?{word}" for word in (" YES", " NO"))
+        ids = [[*engine.tokenizer.prefix, *engine.tokenizer.encode(end)] for end in ends]
+        yes, no = (float(score.logprobs.sum()) for score in engine.scores(ids))
+        assert float(found[text]) == pytest.approx(1 / (1 + np.exp(no - yes)), abs=1e-4)
+    assert len(set(found.values())) == 3
 
 
 @pytest.mark.parametrize(
