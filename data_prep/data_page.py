@@ -43,6 +43,7 @@ class Row:
     id: str
     group: str
     score: float | None
+    answers: dict[str, float]  # the scores of single questions
     reasons: tuple[str, ...]
     size: int
     place: tuple[int, int]  # part, row
@@ -98,11 +99,12 @@ def _rows(number: int, part: epath.Path) -> Iterator[Row]:
         table = parquet.read(columns=[name for name in names if name in there])
     for i, row in enumerate(table.to_pylist()):
         group = next((str(row[n]) for n in ("domain", "kind", "repo") if row.get(n)), "–")
-        score = row["score"] if "score" in row else json.loads(row["provenance"]).get("score")
         if "kind" in row and row["language"] != "unknown":
             group += f" · {row['language']}"
-        value = None if score is None else float(score)
-        yield Row(row["id"], group, value, tuple(row["reasons"]), row["size"], (number, i))
+        told = {"score": row["score"]} if "score" in row else json.loads(row["provenance"])
+        value = None if told.get("score") is None else float(told["score"])
+        answers = json.loads(told.get("scores", "{}"))
+        yield Row(row["id"], group, value, answers, tuple(row["reasons"]), row["size"], (number, i))
 
 
 class Choices:
@@ -227,18 +229,17 @@ def _steps(steps: Sequence[dict[str, Any]]) -> Html:
 
 
 def _scores(rows: Sequence[Row], choices: Choices, texts: Mapping[str, Shown], lines: Sequence[float]) -> Html:
-    values = np.array([np.nan if row.score is None else row.score for row in rows])
     gone = np.array([bool(row.reasons) for row in rows])
+    values = {"score": np.array([np.nan if row.score is None else row.score for row in rows])}
+    for name in sorted({name for row in rows for name in row.answers}):
+        values[name] = np.array([row.answers.get(name, np.nan) for row in rows])
+    histogram = page.histogram({name: (found, gone) for name, found in values.items()}, lines=lines, unit="rows")
     near = (
         page.join(tag("h3", name), *(_item(row, texts) for row in found))
         for name, found in choices.near.items()
         if found
     )
-    return page.join(
-        page.key(kept="kept", dropped="dropped"),
-        page.histogram({"score": (values, gone)}, lines=lines, unit="rows"),
-        *near,
-    )
+    return page.join(page.key(kept="kept", dropped="dropped"), histogram, *near)
 
 
 def _dropped(choices: Choices, total: int, texts: Mapping[str, Shown]) -> Html:

@@ -83,7 +83,7 @@ def test_what_a_teacher_wrote_and_why_it_was_turned_down(tmp_path: pathlib.Path)
     for number in range(6):
         turns = [{"role": "user", "content": f"Task {number}"}, {"role": "assistant", "content": f"print({number})"}]
         trail = [{"step": "write", "requests": ["k"], "rejected": ["tests_failed: AssertionError"] * (number > 3)}]
-        about = json.dumps({"seed": "s", "steps": trail, "score": str(number)})
+        about = json.dumps({"seed": "s", "steps": trail, "score": str(number), "scores": '{"first question": 0.5}'})
         row = conversations.row(turns, kind="educational", language="python", provenance=about)
         rows.append(row | {"reasons": ["tests_failed: AssertionError"] if number > 3 else []})
     write_parquet(iter([pa.Table.from_pylist(rows, conversations.SCHEMA)]), epath.Path(out) / "part-00000.parquet")
