@@ -200,7 +200,7 @@ class Watch:
 
     def _watch(self) -> None:
         while self._process.poll() is None:
-            total = 0
+            total, start = 0, time.monotonic()
             try:
                 top = psutil.Process(self._process.pid)
                 for process in (top, *top.children(recursive=True)):
@@ -209,7 +209,7 @@ class Watch:
             except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 pass
             self.peak = max(self.peak, total / 1e9)
-            time.sleep(0.1)
+            time.sleep(max(0.1, 9 * (time.monotonic() - start)))  # to look takes the kernel long
 
     def join(self) -> tuple[float, float]:
         """(GB, seconds of CPU)"""

@@ -13,6 +13,10 @@ file system, or gs://. Started by spark-submit, as on Dataproc, leave `master` e
 
     gcloud dataproc jobs submit pyspark run.py --cluster=C -- --gin_file=… --workdir=gs://… \
         --gin_bindings='ENGINE = @SparkEngine()' --gin_bindings='SparkEngine.master = ""'
+
+One machine and a standalone cluster are tested; Dataproc was not tried. It needs an image with Spark 4, and an
+initialisation action that installs the checkout on every node. Beyond some 100 GB set the stages' `buckets` (4,096 for
+The Stack v2): slices of parts, which are as many as groups times buckets, otherwise become small and many.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,12 @@ from data_prep import documents
 from data_prep.engine import LocalEngine
 from data_prep.files import write_parquet
 from data_prep.sources import preprocess
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for no disk: no test cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture

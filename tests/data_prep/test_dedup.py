@@ -239,7 +239,7 @@ def test_a_corpus_given_a_known_one(families: list[tuple[int, bool, int]]) -> No
             out = workdir / f"{name}_dedup"
             out.mkdir()
             dedup.fuzzy_dedup(
-                out, documents=workdir / name, bands=16, rows=4, buckets=2, engine=LocalEngine(workers=1), **parameters
+                out, documents=workdir / name, bands=16, rows=4, engine=LocalEngine(workers=1), **parameters
             )
             return {row["id"] for table in documents.read(out, ["id"]) for row in table.to_pylist()}
 
