@@ -254,7 +254,8 @@ class Engine:
         for at in range(0, len(order), self.slots):
             indices = order[at : at + self.slots]
             width = _power_of_two(max(len(sequences[i]) for i in indices) - 1, 128)
-            tokens = np.full((self.slots, width + 1), self.tokenizer.pad, np.int32)
+            rows = min(self.slots, _power_of_two(len(indices), 1))
+            tokens = np.full((rows, width + 1), self.tokenizer.pad, np.int32)
             for row, i in enumerate(indices):
                 tokens[row, : len(sequences[i])] = sequences[i]
             found = jax.device_get(sampling.score(self.config, self.weights, tokens[:, :-1], tokens[:, 1:]))

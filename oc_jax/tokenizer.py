@@ -84,8 +84,8 @@ class Tokenizer(abc.ABC):
         """Ids of `text`."""
 
     def decode(self, ids: Iterable[int]) -> bytes:
-        """The bytes that `ids` stand for; special ids stand for nothing."""
-        return b"".join(self._pieces[i] for i in ids)
+        """The bytes that `ids` stand for; nothing for special ids and those a model's vocabulary has beyond ours."""
+        return b"".join(self._pieces[i] for i in ids if i < len(self._pieces))
 
     def decode_text(self, ids: Iterable[int]) -> str:
         """As `decode`, with U+FFFD for what is not UTF-8."""

@@ -93,7 +93,7 @@ class Api:
             async with asyncio.timeout(self.limits.request_seconds), _cancel_on_disconnect(request, jobs):
                 scores = None
                 if call.echo and call.logprobs is not None:
-                    scores = await self.worker.call(lambda engine: [_score(engine, ids) for ids in call.prompts])
+                    scores = await self.worker.call(lambda engine: engine.scores(call.prompts))
                 completions = [await _last(job) for job in jobs]
         except TimeoutError:
             raise HTTPException(504, f"not done within {self.limits.request_seconds:g} s: ask for less") from None
@@ -187,10 +187,6 @@ class Api:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise protocol.BadRequest(f"the body is no JSON: {error}") from None
-
-
-def _score(engine, ids: list[int]):
-    return engine.scores([ids])[0]
 
 
 async def _last(job: Job) -> Completion:

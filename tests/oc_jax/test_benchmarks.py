@@ -105,6 +105,43 @@ def test_leetcode(judged):
     assert judged("leetcode", node, completions) == ["ok", "error", "error"]
 
 
+LEETCODE = {  # beginning of a task's name → a solution
+    "weekly-contest-381-minimum-number-of-pushes-to-type-word-ii": """class Solution:
+    def minimumPushes(self, word: str) -> int:
+        counts = sorted(Counter(word).values(), reverse=True)
+        return sum(count * (i // 8 + 1) for i, count in enumerate(counts))
+""",
+    "biweekly-contest-122-find-if-array-can-be-sorted": """class Solution:
+    def canSortArray(self, nums: List[int]) -> bool:
+        runs = [sorted(run) for _, run in groupby(nums, key=int.bit_count)]
+        return all(a[-1] <= b[0] for a, b in zip(runs, runs[1:]))
+""",
+    "weekly-contest-380-count-elements-with-maximum-frequency": """class Solution:
+    def maxFrequencyElements(self, nums: List[int]) -> int:
+        counts = Counter(nums).values()
+        return sum(count for count in counts if count == max(counts))
+""",
+    "weekly-contest-379-maximum-area-of-longest-diagonal-rectangle": """class Solution:
+    def areaOfMaxDiagonal(self, dimensions: List[List[int]]) -> int:
+        return max((a * a + b * b, a * b) for a, b in dimensions)[1]
+""",
+}
+
+
+def test_leetcode_with_real_tasks_and_solutions(shared_data):
+    benchmark = REGISTRY["leetcode"]
+    problems = {p.task_id: p for p in lib.load(benchmark, epath.Path(shared_data / "eval/leetcode/20240121-Jul.jsonl"))}
+    right = [f"Like this:\n```python\n{text}```\n" for text in LEETCODE.values()]
+    wrong = [text.replace("return ", "return not ") for text in right]
+    samples = [
+        lib.Sample.of(benchmark, problems[name], text)
+        for texts in (right, wrong)
+        for name, text in zip(LEETCODE, texts, strict=True)
+    ]
+    statuses = [outcome.status for outcome in lib.verdicts(benchmark, samples, benchmark.limits)]
+    assert statuses == ["ok"] * len(LEETCODE) + ["error"] * len(LEETCODE)
+
+
 def test_cruxeval(judged):
     row = {"id": "sample_0", "code": "def f(a, b=1):\n    return [a] * b", "input": "2, b=2", "output": "[2, 2]"}
     completions = ["assert f(2, b=2) == [2, 2]\n[/ANSWER]\n[PYTHON]", "[2, 2]", "assert f(2, b=2) == [2]", "f(2, b=2)"]

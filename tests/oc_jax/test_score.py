@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -103,3 +104,46 @@ def test_generate_writes_what_score_reads(tmp_path, monkeypatch):
     assert asked == [(2, BENCHMARK.stops(ONE), 0.5)]
     numbers, _ = run(tmp_path, epath.Path(output), k=(1, 2))
     assert (numbers["samples"], numbers["pass@2"]) == (2, 1.0)
+
+
+def descendants(pid: int) -> set[int]:
+    """Of the process: its children, theirs, and so on."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # ended meanwhile
+            continue
+    found, new = set(), {pid}
+    while new:
+        found |= new
+        new = {child for child, parent in parents.items() if parent in new} - found
+    return found - {pid}
+
+
+@pytest.mark.slow
+def test_an_evaluator_killed_in_the_middle_leaves_no_process_and_goes_on(tmp_path):
+    problems = load(None)[:16]
+    rows = [{"task_id": p.task_id, "solution": p.prompt + p.row["canonical_solution"]} for p in problems]
+    for row in rows[4:8]:  # two of them run when the kill comes
+        row["solution"] = "import time; time.sleep(2)\n" + row["solution"]
+    samples, output = write(tmp_path / "samples.jsonl", rows), tmp_path / "verdicts.jsonl"
+    command = [sys.executable, "run.py", "--mode=score", "--benchmark=humaneval", f"--samples={samples}"]
+    command += [f"--output={output}", "--no_ground_truth", "--workers=2"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as evaluator:
+        while not output.exists() or output.read_text().count("\n") < 4:
+            assert evaluator.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.7)
+        programs = descendants(evaluator.pid)
+        evaluator.kill()
+    before = output.read_text()
+    assert len(programs) >= 4 and before.count("\n") < 16
+    deadline = time.monotonic() + 5
+    while left := {pid for pid in programs if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < deadline, f"{left} outlive the evaluator"
+        time.sleep(0.05)
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert output.read_text().startswith(before)
+    verdicts = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [v["task_id"] for v in verdicts] == [p.task_id for p in problems] and all(v["passed"] for v in verdicts)
