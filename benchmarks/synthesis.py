@@ -51,17 +51,18 @@ Endpoint.concurrency = 16
 answers/synthesis.seeds = "questions"
 answers/synthesis.pipeline = @evol()
 evol.rounds = 0
-answers/synthesis.max_seeds = 75
-answers/synthesis.requests = {"answer": {"max_tokens": 32}}
+answers/synthesis.max_seeds = 50
+answers/synthesis.requests = {"answer": {"max_tokens": 24}}
 dialogues/synthesis.seeds = "questions"
 dialogues/synthesis.pipeline = @code_related()
+dialogues/synthesis.requests = {"classify": {"max_tokens": 4}}
 scored/synthesis.seeds = "algorithmic"
 scored/synthesis.pipeline = @score_seeds()
-scored/synthesis.max_chars = 600
-scored/synthesis.requests = {"score_seed": {"max_tokens": 32}}
+scored/synthesis.max_chars = 400
+scored/synthesis.requests = {"score_seed": {"max_tokens": 24}}
 """.strip().splitlines()
 STAGES = ("answers", "dialogues", "scored")
-QUESTIONS, FILES = 150, 6
+QUESTIONS, FILES = 115, 5
 
 
 class Proxy:
