@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import difflib
 import email.utils
 import ipaddress
 import json
@@ -107,7 +106,6 @@ class Teacher:
         self._budget = asyncio.Condition()
         self._reserved: list[tuple[float, float]] = []  # money and tokens that requests under way may cost
         self._not_before = 0.0  # monotonic time that the endpoint asked everybody to wait for
-        self._opening = asyncio.Lock()
         self._client: Any = None
 
     def stop(self, error: BaseException) -> None:
@@ -154,7 +152,6 @@ class Teacher:
     async def _fetch(self, key: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Tries until there is an answer, which it stores."""
         record: dict[str, Any] = {"model": request["model"], "request": dict(request)}
-        await self._open(request["model"])
         first = before = self._answered
         failures, error = 0, ""
         while failures < self.endpoint.attempts:
@@ -189,8 +186,15 @@ class Teacher:
 
     async def _attempt(self, key: str, request: Mapping[str, Any]) -> tuple[str, str, tuple[int, int] | None]:
         """Raises _Failure, or Stopped where trying again is no use."""
-        import openai
+        import openai  # late: it takes a second, and a run whose answers are all there needs none
 
+        if self._client is None:
+            self._client = openai.AsyncOpenAI(
+                base_url=self.endpoint.base_url,
+                api_key=self.endpoint.key(),
+                max_retries=0,
+                timeout=self.endpoint.timeout_seconds,
+            )
         compares = "prompt" in request
         call = self._client.completions if compares else self._client.chat.completions
         given = {name: request[name] for name in ("model", "prompt" if compares else "messages")}
@@ -206,6 +210,8 @@ class Teacher:
             raise self._status_failure(error) from error
         except openai.APIConnectionError as error:
             reached = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
+            if not reached and not self._answered:
+                raise Stopped(f"nothing answers at {self.endpoint.base_url}: start it, or bind another") from error
             raise _Failure(f"no connection: {error.__cause__ or error}", paid=reached) from error
         except TimeoutError:
             raise _Failure(f"no answer within {self.endpoint.timeout_seconds:g} s", paid=True) from None
@@ -277,32 +283,6 @@ class Teacher:
 
     def _held(self) -> tuple[float, float]:
         return sum(cost for cost, _ in self._reserved), sum(tokens for _, tokens in self._reserved)
-
-    async def _open(self, model: str) -> None:
-        """Makes the client and asks once which models there are, so that a wrong name is told at once."""
-        async with self._opening:
-            if self._client is not None:
-                return
-            import openai  # late: it takes a second, and a run whose answers are all there needs none
-
-            client = openai.AsyncOpenAI(
-                base_url=self.endpoint.base_url, api_key=self.endpoint.key(), max_retries=0, timeout=30.0
-            )
-            try:
-                response = await client.models.with_raw_response.list()
-                known = [entry["id"] for entry in json.loads(response.content)["data"]]
-                if known and model not in known:
-                    near = (difflib.get_close_matches(model, known, n=1) or known)[0]
-                    raise Stopped(f"{self.endpoint.base_url} has no model {model!r}: did you mean {near!r}?")
-            except openai.APIStatusError as error:
-                if error.status_code in (401, 403):
-                    raise self._status_failure(error) from error
-            except openai.APIConnectionError as error:
-                if type(error.__cause__).__name__ == "ConnectError":
-                    raise Stopped(f"nothing answers at {self.endpoint.base_url}: start it, or bind another") from error
-            except (ValueError, LookupError, TypeError, openai.OpenAIError):
-                pass  # not every endpoint lists its models
-            self._client = client.with_options(timeout=self.endpoint.timeout_seconds)
 
 
 class _Failure(Exception):

@@ -62,16 +62,16 @@ class FakeTeacher:
                 lines = head.decode().split("\r\n")
                 headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:])}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                if not await self._answer(writer, lines[0], headers, body):
+                if not await self._answer(writer, headers, body):
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         writer.close()
 
-    async def _answer(self, writer: asyncio.StreamWriter, first: str, headers: dict[str, str], body: bytes) -> bool:
-        if "/models" in first:
-            return await _send(writer, 200, {"data": [{"id": self.model}]})
+    async def _answer(self, writer: asyncio.StreamWriter, headers: dict[str, str], body: bytes) -> bool:
         request = json.loads(body)
+        if request["model"] != self.model:
+            return await _send(writer, 404, {"error": {"message": f"there is only {self.model}"}})
         key = headers["idempotency-key"]
         number = self.attempts[key]
         self.attempts[key] += 1
