@@ -84,6 +84,7 @@ def make_train_step(
     def accumulate(params: Params, totals, batch: Batch):
         total_loss, total_weight, total_grads = totals
         (_, loss), grads = jax.value_and_grad(loss_sum, has_aux=True)(params, batch)
+        grads = jax.lax.optimization_barrier(grads)  # else libtpu tries to sum over devices after the loop, and crashes
         totals = (total_loss + loss, total_weight + jnp.sum(batch.weights), jax.tree.map(jnp.add, total_grads, grads))
         return totals, None
 
