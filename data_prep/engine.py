@@ -227,3 +227,4 @@ def _work(part: tasks.Part) -> None:
             _worker_count.value += n
 
     part(_worker_fn, advance)
+    pa.default_memory_pool().release_unused()  # or a worker's memory grows with the number of its parts

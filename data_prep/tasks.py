@@ -132,15 +132,15 @@ class ReduceBucket(Part):
 
 def split_group(sources: Sequence[tuple[str, str]], key: str, buckets: int) -> Iterator[bytes]:
     """For each bucket, the rows of all sources (file, digest) that fall into it, in order, packed."""
-    table = pa.Table.from_batches(
-        [batch for source, sha256 in sources for batch in files.batches(epath.Path(source), 1 << 16, sha256)]
-    )
-    bucket = bucket_of(table[key].combine_chunks(), buckets)
-    order = np.argsort(bucket, kind="stable")
-    ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    table = table.take(pa.array(order))
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
-        yield pack(table.slice(start, end - start))
+    ordered = []  # batch by batch, for Arrow would first join them and so hold everything three times
+    for source, sha256 in sources:
+        for batch in files.batches(epath.Path(source), 1 << 16, sha256):
+            bucket = bucket_of(batch[key], buckets)
+            order = np.argsort(bucket, kind="stable")
+            ends = np.searchsorted(bucket[order], np.arange(buckets + 1))
+            ordered.append((batch.take(pa.array(order)), ends))
+    for i in range(buckets):
+        yield pack(pa.Table.from_batches([batch.slice(ends[i], ends[i + 1] - ends[i]) for batch, ends in ordered]))
 
 
 def pack(table: pa.Table) -> bytes:
