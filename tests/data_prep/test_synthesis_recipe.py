@@ -23,6 +23,8 @@ BEFORE = (
     "split.heldout_fraction = 0.3",
     "split.max_heldout_share = 0.5",
     "VOCAB_SIZE = 1024",
+    'algorithmic.keywords = ["import "]',
+    "algorithmic.self_contained = False",
 )
 
 
@@ -36,7 +38,9 @@ def reply(prompt: str, attempt: int) -> str:
     if "teaching assistant" in prompt:
         return f"[Task]\nWrite {name}.\n[Analysis]\nAdd.\n[Solution]\n{code}\n[Test]\n{tests}"
     if "[Library Api Doc]" in prompt:
-        return f"[Problem Description]\nWith random, write {name}.\n[Solution]\n{code}"
+        return (
+            f"[Problem Description]\nWith packaging, write {name}.\n[Solution]\n{code.replace('random', 'packaging')}"
+        )
     if "Copy the sentences" in prompt:
         return f"[Useful Text]\n{name}"
     if "You design questions" in prompt:
@@ -74,14 +78,13 @@ def test_synthesised_data_becomes_data_sets_and_is_paid_for_once(tmp_path: pathl
     )
     made = run(tmp_path / "w", f'preprocess.sources = ["{corpus}"]', *BEFORE, name="cookbook")
     assert made.returncode == 0, made.stderr[-2000:]
-    packaged = lambda prompt, attempt: reply(prompt, attempt).replace("random", "packaging")
-    with FakeTeacher(packaged) as teacher:
+    with FakeTeacher(reply) as teacher:
         where = f'TEACHER_URL = "{teacher.url}"'
         first = run(tmp_path / "w", where, *BINDINGS)
         assert first.returncode == 0, first.stderr[-2000:]
         asked = len(teacher.bodies)
         again = run(tmp_path / "w", where, *BINDINGS, "Endpoint.concurrency = 2")
-        assert again.stderr.count("done before") == first.stderr.count("done in") and len(teacher.bodies) == asked
+        assert again.stderr.count("done before") == first.stderr.count(": starts") and len(teacher.bodies) == asked
         # More seeds: the stages run again, and only what is new is asked for.
         more = run(tmp_path / "w", where, *BINDINGS, "synthesis.max_seeds = 7")
         assert more.returncode == 0, more.stderr[-2000:]
