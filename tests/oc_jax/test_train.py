@@ -135,6 +135,7 @@ def test_rows_tell_of_time_data_and_memory(stage, tmp_path):
         assert 0 < seconds["p50"] <= seconds["p90"] <= seconds["p99"]
         assert row["tokens_per_second"] == pytest.approx(8 * 64 / seconds["mean"])
         assert row["sources"] == {"corpus": 1.0} and row["host_rss_gb"] > 0.1
+        assert row["param_norm"] > row["grad_norm"] > 0
     assert third["goodput"] < last["goodput"] < 1 and third["wall_seconds"] < last["wall_seconds"]
     assert list((tmp_path / "seen" / "profile").rglob("*.xplane.pb"))
 
