@@ -19,6 +19,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Theirs:
 
         transformers.logging.set_verbosity_error()
         self.torch = torch
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
 
     def __call__(self, prompts: list[list[int]], count: int) -> list[list[int]]:
         ids = self.torch.tensor(prompts)

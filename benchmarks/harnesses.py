@@ -56,7 +56,8 @@ def documents(engine, problems: list, count: int) -> list[dict]:
 def our_choices(engine, rows: list[dict]) -> list[list[float]]:
     """Of each choice the log-probability behind its prompt."""
     encode = lambda text: [*engine.tokenizer.prefix, *engine.tokenizer.encode(text)]
-    given = [len(encode(row["prompt"])) for row in rows for _ in row["choices"]]
+    # The harness counts white space at the end of a prompt as the beginning of what follows.
+    given = [len(encode(row["prompt"].rstrip())) for row in rows for _ in row["choices"]]
     whole = [encode(row["prompt"] + choice) for row in rows for choice in row["choices"]]
     sums = [float(scores[n - 1 :].sum()) for n, scores in zip(given, engine.score(whole), strict=True)]
     return [sums[4 * i : 4 * i + 4] for i in range(len(rows))]

@@ -28,7 +28,7 @@ from oc_jax.model import ModelConfig, Params
 from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.tokenizer import Tokenizer
 
-SMALLEST_LENGTH = 256  # of the caches; it doubles, so that few shapes are compiled
+SMALLEST_LENGTH = 128  # of the caches; it doubles, so that few shapes are compiled
 PIECE = 512  # tokens of a prompt that are read at once; shorter ones in the next power of two, at least …
 SMALLEST_PIECE = 64
 

@@ -75,9 +75,7 @@ def empty_slots(config: ModelConfig, slots: int, length: int, dtype: Any, layout
 @functools.partial(jax.jit, static_argnames="length")
 def grown(slots: Slots, *, length: int) -> Slots:
     """The same state with room for sequences of `length` tokens."""
-    more = length - slots.caches[0].k.shape[1]
-    pad = functools.partial(jnp.pad, pad_width=((0, 0), (0, more), (0, 0)))
-    return slots._replace(caches=jax.tree.map(pad, slots.caches))
+    return slots._replace(caches=inference.grown(slots.caches, length))
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="slots")
