@@ -78,8 +78,6 @@ def contract(edges: Sequence[epath.Path], scratch: epath.Path, engine: Engine, *
     while True:
         number += 1
         small, large = scratch / f"round-{number:03d}-small", scratch / f"round-{number:03d}-large"
-        for directory in (small, large):
-            directory.mkdir(parents=True, exist_ok=True)
         engine.reduce(small_star, edges, small, key="u", buckets=buckets, label=f"components {number}: small stars")
         stars = docs.parts(small)
         after = _digest(stars)

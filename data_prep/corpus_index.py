@@ -47,8 +47,6 @@ def write(
       facts: what the data set is and how it was made; the rebuilding command reads it.
     """
     listed, ordered = scratch / "listed", scratch / "ordered"
-    for directory in (listed, ordered):
-        directory.mkdir(parents=True, exist_ok=True)
     rows, label = functools.partial(_rows, split=split), f"{facts['name']}: index"
     engine.map(rows, docs.parts(documents), listed, label=label)
     engine.reduce(_by_id, docs.parts(listed), ordered, key="id", buckets=facts["num_shards"], label=label)

@@ -134,7 +134,7 @@ def fuzzy_dedup(
         else:
             with_shingles = functools.partial(lsh.members_with_shingles, unit=unit, scheme=scheme, bands=bands, **found)
             members = over_units(with_shingles, scratch / "members", label="shingles of clusters")
-        ranked = _directory(scratch / "clusters")
+        ranked = scratch / "clusters"
         rank = functools.partial(groups.clusters, min_jaccard=min_jaccard)
         engine.reduce(rank, members, ranked, key="root", buckets=buckets, label="survivors")
         write_parquet(map(docs.read_part, docs.parts(ranked)), out / "clusters.parquet")
@@ -178,9 +178,9 @@ def _over_units(
 ) -> list[epath.Path]:
     """Runs `fn` over documents such that those of one unit come together, and returns the parts it wrote."""
     if unit == "file":
-        engine.map(fn, documents, _directory(out), label=label)
+        engine.map(fn, documents, out, label=label)
     else:
-        engine.reduce(fn, documents, _directory(out), key=lsh.UNITS[unit], buckets=buckets, label=label)
+        engine.reduce(fn, documents, out, key=lsh.UNITS[unit], buckets=buckets, label=label)
     return docs.parts(out)
 
 
@@ -195,7 +195,7 @@ def _each(
 ) -> list[epath.Path]:
     """Maps `fn` over the signatures of every generation, which it is told, and returns the parts it wrote."""
     for generation, signatures in corpora.items():
-        target = _directory(out / f"generation{generation}")
+        target = out / f"generation{generation}"
         engine.map(functools.partial(fn, generation=generation, **arguments), signatures, target, label=label)
     return [part for generation in corpora for part in docs.parts(out / f"generation{generation}")]
 
@@ -204,7 +204,7 @@ def _components(
     corpora: Mapping[int, Sequence[epath.Path]], scratch: epath.Path, engine: Engine, buckets: int, max_edges: int
 ) -> tuple[np.ndarray, np.ndarray]:
     bands = _each(lsh.band_rows, corpora, scratch / "bands", engine, label="bands")
-    edges = _directory(scratch / "edges")
+    edges = scratch / "edges"
     engine.reduce(lsh.star_edges, bands, edges, key="band", buckets=buckets, label="units that share a band")
     return components(docs.parts(edges), scratch / "components", engine, buckets=buckets, max_edges=max_edges)
 
@@ -219,8 +219,3 @@ def _drop_fuzzy(table: pa.Table, *, unit: str, losers: pa.Table) -> pa.Table:
     at = lsh.positions(lsh.nodes_of(table[lsh.UNITS[unit]].to_pylist()), losers["node"].to_numpy())
     survivor = losers["survivor"].take(pa.array(at, mask=at < 0)).to_pylist()
     return docs.drop(table, [[] if i is None else [f"fuzzy_duplicate: {i}"] for i in survivor])
-
-
-def _directory(path: epath.Path) -> epath.Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path

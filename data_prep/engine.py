@@ -32,7 +32,7 @@ BATCH_BYTES = 32 << 20
 
 
 class Engine(Protocol):
-    """Runs pure, picklable functions of Arrow tables over Parquet parts."""
+    """Runs pure, picklable functions of Arrow tables over Parquet parts; directories `out` are made where missing."""
 
     def map(self, fn: TableFn, inputs: Sequence[epath.Path], out: epath.Path, *, label: str) -> None:
         """Writes out/<name> = `fn` applied to every batch of each input part <name>, in order.
@@ -112,6 +112,7 @@ def map_parts(
     names = [path.name for path in inputs]
     if len(set(names)) < len(names):
         raise ValueError(f"{label}: input parts must have different file names, got {sorted(names)}")
+    out.mkdir(parents=True, exist_ok=True)
     config = tasks.digest(fn, batch_rows, batch_bytes)
     return [
         tasks.MapPart(
@@ -133,6 +134,7 @@ def reduce_parts(
     """The spill files in `shuffle` and the parts in `out` that a `reduce` writes."""
     if not inputs:
         raise ValueError(f"{label}: there are no input parts to reduce")
+    out.mkdir(parents=True, exist_ok=True)
     sizes = [tasks.input_bytes(path) for path in inputs]
     buckets = buckets or max(1, -(-sum(sizes) // tasks.BUCKET_BYTES))
     digests = [files.content_digest(path) for path in inputs]
