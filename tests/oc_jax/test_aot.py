@@ -115,9 +115,10 @@ def test_every_notation_of_groups_is_read(text, group):
 @pytest.mark.slow
 @needs_libtpu
 def test_a_step_of_the_real_size_needs_no_more_than_its_report_says(tmp_path):
-    """OpenCoder-1.5B on 64 chips: the command of the report, run again."""
-    golden = ROOT / "docs" / "aot" / "opencoder_1p5b_v5e-pretrain-v5e_8x8.json"
-    flags = ["--mode=aot", "--gin_file=gin/runs/opencoder_1p5b_v5e.gin", "--topology=v5e:8x8", f"--workdir={tmp_path}"]
+    """OpenCoder-8B on 128 chips of v5p, sequences of 8,192."""
+    golden = ROOT / "docs" / "aot" / "opencoder_8b_v5p-pretrain_8k-v5p_4x4x8.json"
+    flags = ["--gin_file=gin/runs/opencoder_8b_v5p.gin", "--topology=v5p:4x4x8", f"--workdir={tmp_path}"]
+    flags += ["--mode=aot", "--gin_bindings=run.recipe = [@pretrain_8k/train]"]
     subprocess.run([sys.executable, "run.py", *flags], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     now = json.loads((tmp_path / golden.name).read_text())
     assert now["fits"] and aot.regressions(json.loads(golden.read_text()), now) == []
