@@ -90,7 +90,7 @@ class Proxy:
                 answer = await self._forward(head, body)
                 writer.write(answer)
                 await writer.drain()
-                if key and answer.startswith(b"HTTP/1.1 200"):
+                if key and answer.startswith(b"HTTP/1.1 200") and not reader.at_eof():  # whoever asked is still there
                     self.paid[key] += 1
         writer.close()
 
@@ -199,9 +199,11 @@ def main() -> None:
                 process = start(workdir, proxy.url)
                 while process.poll() is None and len(proxy.paid) < share * len(proxies["undisturbed"].paid):
                     time.sleep(0.01)
-                time.sleep(0.5)  # the client has what has just gone out
+                time.sleep(0.5)
+                paid = collections.Counter(proxy.paid)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                proxy.paid = paid  # nobody has what went out while it died
                 lost += 1
             if start(workdir, proxy.url).wait():
                 sys.exit(f"the run failed: see {workdir / 'console.log'}")
