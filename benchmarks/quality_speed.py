@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import psutil
@@ -64,7 +64,8 @@ def measure(files: list[tuple[str, bytes]], profile: str) -> list[tuple[str, int
 
 
 def print_table(profile: str, found: list[tuple[str, int, float, bool]]) -> None:
-    files, size, seconds = Counter(), Counter(), Counter()
+    files, size = Counter(), Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for language, n, time_taken, _ in found:
         for name in (language, "all"):
             files[name] += 1
@@ -73,7 +74,7 @@ def print_table(profile: str, found: list[tuple[str, int, float, bool]]) -> None
     rate = files["all"] / seconds["all"]
     print(f"\n{profile}: {rate:,.0f} files/s, {rate / RELEASED_FILES_PER_SECOND:.1f} times the released filter")
     costs = np.array([1e6 * time_taken / n for _, n, time_taken, _ in found if n > 1000])
-    median, p99, most = np.percentile(costs, (50, 99, 100))
+    median, p99, most = np.percentile(costs, (50, 99, 100)) if len(costs) else [np.nan] * 3
     print(f"microseconds per byte, files over 1 kB: median {median:.2f}, p99 {p99:.2f}, most {most:.2f}; ", end="")
     print(f"{most / median:.0f} times the median; files with failed signals: {sum(failed for *_, failed in found)}")
     print(f"{'language':<28}{'files':>7}{'MB':>9}{'s':>9}{'files/s':>10}{'MB/s':>8}")
@@ -171,7 +172,11 @@ def main() -> None:
         print("no sample: name a directory of source files, or set OC_TEST_DATA")
         return
     for profile in flags.profile or sorted(PROFILES):
-        print_table(profile, measure(files, profile))
+        found = measure(files, profile)
+        if not found:
+            print(f"{profile}: none of the {len(files):,} files is source or text in UTF-8; nothing to measure")
+            continue
+        print_table(profile, found)
         print_pathological(profile)
         print_workers(profile, files, flags.copies)
 

@@ -41,10 +41,12 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(message)s")
     thresholds = rules.parse_overrides(flags.threshold)
     try:
-        records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
+        count = records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
     except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    if not count:
+        print(f"there are no files below {', '.join(flags.directories)}; {flags.out} is empty", file=sys.stderr)
     return 0
 
 

@@ -22,8 +22,10 @@ _GENERATED = re.compile(
     r"|(?:machine|code|computer)[ -]generated|\bgenerated (?:by|from|with|using|code|file|on|at|via|source)\b"
     r"|(?:is|was|are|were|been) generated\b"
 )
+_GENERATION = ("generated", "autogen", "created", "do not edit")  # one of these is in what the expression finds
 _URL = re.compile(r"https?://\S")
-_HEX_LITERAL = regex.compile(r"0(?<=\b0)[xX][0-9a-fA-F]+\b")  # the zero first, since it is quick to search for
+# What starts with a literal is quick to search for; the boundary in front of it comes second.
+_HEX_LITERALS = tuple(regex.compile(rf"{zero}(?<=\b{zero})[0-9a-fA-F]+\b") for zero in ("0x", "0X"))
 _PROMPTS = ("your code here", "fixme", "todo")
 # Lines that every file repeats, white space and closing brackets removed.
 _BOILERPLATE = frozenset(
@@ -76,17 +78,18 @@ def frac_lines_dupe_lines(view: View) -> Value:
 
 def _say_something(lines: Tokens) -> np.ndarray:
     """Of each distinct line whether it is more than boilerplate: bool [distinct]."""
-    letters = lines.letters()
+    letters = lines.letters(_LONGEST_BOILERPLATE)
     said = letters > 0
-    for number in np.flatnonzero(said & (letters <= _LONGEST_BOILERPLATE)).tolist():
-        said[number] = lines[number].strip("{}();:,") not in _BOILERPLATE
+    short = np.flatnonzero(said & (letters <= _LONGEST_BOILERPLATE))
+    said[short] = [line.strip("{}();:,") not in _BOILERPLATE for line in lines.strings(short)]
     return said
 
 
 @SIGNALS.signal
 def cate_autogen(view: View) -> Value:
     """1 where the first 200 characters say that the file was generated."""
-    return float(_GENERATED.search(view.text[:HEADER].lower()) is not None)
+    header = view.text[:HEADER].lower()
+    return float(any(word in header for word in _GENERATION) and _GENERATED.search(header) is not None)
 
 
 @SIGNALS.signal
@@ -142,8 +145,7 @@ def cate_encoded_data(view: View) -> Value:
 def frac_chars_hex_words(view: View) -> Value:
     """Hexadecimal literals among the characters of the code."""
     code = view.split.code
-    length = sum(len(m[0]) for m in _HEX_LITERAL.finditer(code)) if "0x" in code or "0X" in code else 0
-    return fraction(length, len(code))
+    return fraction(sum(len(m[0]) for hexadecimal in _HEX_LITERALS for m in hexadecimal.finditer(code)), len(code))
 
 
 @SIGNALS.signal

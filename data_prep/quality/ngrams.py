@@ -64,12 +64,13 @@ def _repetitions(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     table = np.empty(table_size(left), np.int32)
     keys = np.empty(left, np.int64)
     counts = np.empty(left, np.int32)
+    places = np.arange(len(ids))  # those left over, in order
     for n in range(2, DUPLICATE_SIZES[-1] + 1):
         mask = table_size(left) - 1
         table[: mask + 1] = -1
         distinct, best = 0, 0
-        for place in range(len(ids) - n + 1):
-            if codes[place] < 0 or codes[place + 1] < 0:
+        for place in places[:left]:
+            if place + n > len(ids) or codes[place + 1] < 0:
                 codes[place] = -1
                 continue
             key = np.int64(codes[place]) * len(lengths) + ids[place + n - 1]
@@ -83,16 +84,16 @@ def _repetitions(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
                 distinct += 1
             codes[place] = table[slot]
             counts[table[slot]] += 1
-        codes[max(len(ids) - n + 1, 0) :] = -1
         for code in range(distinct):
             if counts[code] > counts[best]:
                 best = code
-        left, occurrences, disjoint, size, free, covered = 0, 0, 0, 0, 0, 0
-        for place in range(len(ids) - n + 1):
+        before, left, occurrences, disjoint, size, free, covered = left, 0, 0, 0, 0, 0, 0
+        for place in places[:before]:
             code = codes[place]
             if code < 0 or counts[code] < 2:
                 codes[place] = -1
                 continue
+            places[left] = place
             left += 1
             if n <= TOP_SIZES[-1] and code == best:
                 size = lengths[ids[place : place + n]].sum() if occurrences == 0 else size

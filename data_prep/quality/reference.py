@@ -49,8 +49,9 @@ for _n in TOP_SIZES:
 def frac_lines_dupe_lines(view: View) -> Value:
     """One-character lines and ``},`` are never counted as repeated, but stay in the denominator."""
     lines = view.squeezed_lines
-    repeated = np.flatnonzero((lines.counts > 1) & (lines.lengths > 1)).tolist()
-    return fraction(sum(int(lines.counts[i]) for i in repeated if lines[i] != "},"), len(lines))
+    repeated = np.flatnonzero((lines.counts > 1) & (lines.lengths > 1))
+    counts = zip(lines.counts[repeated].tolist(), lines.strings(repeated), strict=True)
+    return fraction(sum(count for count, line in counts if line != "},"), len(lines))
 
 
 @CODE.signal

@@ -8,13 +8,13 @@ import functools
 import numba
 import numpy as np
 
-_SPACE, _WORD, _LETTER, _SQUEEZED, _KNOWN = 1, 2, 4, 8, 16
-_RUN = _SPACE | _WORD  # neighbours that agree in these are of one token
+SPACE, _WORD, _LETTER, _SQUEEZED, _KNOWN = 1, 2, 4, 8, 16
+_RUN = SPACE | _WORD  # neighbours that agree in these are of one token
 _LF = 10
 _INFORMATION_SEPARATORS = "\x1c\x1d\x1e\x1f"  # white space for `str`, but not for the released filter's lines
 _KINDS = np.zeros(0x110000, np.uint8)  # of each code point that has occurred so far
 _LINES = np.full(0x110000, _WORD, np.uint8)  # by these kinds a token is what stands between two LFs
-_LINES[_LF] = _SPACE
+_LINES[_LF] = SPACE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +41,15 @@ class Tokens:
     def _text(self) -> str:
         return self.points.tobytes().decode("ascii" if self.points.dtype == np.uint8 else "utf-32-le", "surrogatepass")
 
-    def __getitem__(self, number: int) -> str:
-        """The distinct token of that number."""
-        start = int(self.starts[number])
-        return self._text[start : start + int(self.lengths[number])]
+    def strings(self, numbers: np.ndarray | slice = slice(None)) -> list[str]:
+        """The distinct tokens of these numbers, by default all."""
+        starts = self.starts[numbers]
+        ends = (starts + self.lengths[numbers]).tolist()
+        return [self._text[start:end] for start, end in zip(starts.tolist(), ends, strict=True)]
 
-    def strings(self) -> list[str]:
-        """Every distinct token."""
-        ends = (self.starts + self.lengths).tolist()
-        return [self._text[start:end] for start, end in zip(self.starts.tolist(), ends, strict=True)]
-
-    def letters(self) -> np.ndarray:
-        """Letters and digits in each distinct token: int64 [distinct]."""
-        return _letters(self.points, self.starts, self.lengths, _kinds(self.points))
+    def letters(self, most: int) -> np.ndarray:
+        """Letters and digits in each distinct token, where there are more than `most` not all: int64 [distinct]."""
+        return _letters(self.points, self.starts, self.lengths, kinds(self.points), most)
 
 
 def code_points(text: str) -> np.ndarray:
@@ -66,20 +62,20 @@ def code_points(text: str) -> np.ndarray:
 def words(text: str) -> Tokens:
     r"""Runs of word characters (``\w``) and runs of anything else but white space."""
     points = code_points(text)
-    return Tokens(points, *_number(points, _kinds(points)))
+    return Tokens(points, *_number(points, kinds(points)))
 
 
 def squeezed_lines(text: str) -> Tokens:
     """Lines that are not blank, white space removed: as the `regex` module has it, without U+001C to U+001F."""
     points = code_points(text)
-    squeezed = _squeeze(points, _kinds(points))
+    squeezed = _squeeze(points, kinds(points))
     return Tokens(squeezed, *_number(squeezed, _LINES))
 
 
 def lines_of_many_words(text: str, most: int) -> int:
     """Lines of more than `most` words, as `words` has them."""
     points = code_points(text)
-    return _lines_of_many_words(points, _kinds(points), most)
+    return _lines_of_many_words(points, kinds(points), most)
 
 
 def line_lengths(text: str) -> np.ndarray:
@@ -96,7 +92,7 @@ def characters(text: str) -> dict[str, int]:
 
 
 def _kind(character: str) -> int:
-    kind = _KNOWN | _SPACE * character.isspace() | _LETTER * character.isalnum()
+    kind = _KNOWN | SPACE * character.isspace() | _LETTER * character.isalnum()
     kind |= _WORD * (character.isalnum() or character == "_")
     return kind | _SQUEEZED * (character.isspace() and character not in _INFORMATION_SEPARATORS)
 
@@ -104,7 +100,7 @@ def _kind(character: str) -> int:
 _KINDS[:128] = [_kind(chr(point)) for point in range(128)]
 
 
-def _kinds(points: np.ndarray) -> np.ndarray:
+def kinds(points: np.ndarray) -> np.ndarray:
     """A table in which the kinds of all `points` stand."""
     if points.dtype != np.uint8:
         for point in np.unique(points[_KINDS[points] == 0]).tolist():
@@ -136,20 +132,22 @@ def _line_lengths(points: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _letters(points: np.ndarray, starts: np.ndarray, lengths: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+def _letters(points: np.ndarray, starts: np.ndarray, lengths: np.ndarray, kinds: np.ndarray, most: int) -> np.ndarray:
     letters = np.zeros(len(starts), np.int64)
     for token in range(len(starts)):
         for i in range(starts[token], starts[token] + lengths[token]):
             letters[token] += kinds[points[i]] & _LETTER != 0
+            if letters[token] > most:
+                break
     return letters
 
 
 @numba.njit(cache=True, nogil=True)
 def _lines_of_many_words(points: np.ndarray, kinds: np.ndarray, most: int) -> int:
-    lines, words, previous = 0, 0, _SPACE
+    lines, words, previous = 0, 0, SPACE
     for point in points:
         kind = kinds[point] & _RUN
-        if kind != _SPACE and kind != previous:
+        if kind != SPACE and kind != previous:
             words += 1
             lines += words == most + 1
         if point == _LF:
@@ -170,7 +168,7 @@ def _squeeze(points: np.ndarray, kinds: np.ndarray) -> np.ndarray:
         if point == _LF or kind & _SQUEEZED == 0:
             squeezed[end] = point
             end += 1
-        blank = blank and kind & _SPACE != 0
+        blank = blank and kind & SPACE != 0
         if point == _LF:
             start, blank = end, True
     return squeezed[: start if blank else end]
@@ -188,10 +186,10 @@ def table_size(entries: int) -> int:
 @numba.njit(cache=True, nogil=True)
 def _number(points: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The other fields of `Tokens`: runs of what is no white space by `kinds`, each of one kind."""
-    tokens, previous = 0, _SPACE
+    tokens, previous = 0, SPACE
     for point in points:
         kind = kinds[point] & _RUN
-        tokens += kind != _SPACE and kind != previous
+        tokens += kind != SPACE and kind != previous
         previous = kind
     ids, hashes = np.empty(tokens, np.int32), np.empty(tokens, np.uint64)
     starts, lengths, counts = np.empty(tokens, np.int64), np.empty(tokens, np.int64), np.zeros(tokens, np.int64)
@@ -199,7 +197,7 @@ def _number(points: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarr
     table = np.full(mask + 1, -1, np.int32)
     distinct, end = 0, 0
     for token in range(tokens):
-        while kinds[points[end]] & _SPACE:
+        while kinds[points[end]] & SPACE:
             end += 1
         start, key, kind = end, np.uint64(14695981039346656037), kinds[points[end]] & _RUN
         while end < len(points) and kinds[points[end]] & _RUN == kind:
