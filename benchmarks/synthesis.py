@@ -7,7 +7,7 @@ Three pipelines take 500 requests or so: answers to questions about functions of
 are about code, and how good files are as seeds. All requests go through a proxy that counts, by the key in the request,
 which answers went out whole: those are paid for. The run that is killed (kill -9 of its process group, at a third and
 at two thirds) must end with the bytes of the undisturbed one and ask for none of them again. What was under way when a
-kill came is asked again: nobody has the answer.
+kill came, or went out less than half a second before, counts as lost: it may be asked again.
 """
 
 from __future__ import annotations
@@ -199,11 +199,11 @@ def main() -> None:
                 process = start(workdir, proxy.url)
                 while process.poll() is None and len(proxy.paid) < share * len(proxies["undisturbed"].paid):
                     time.sleep(0.01)
-                time.sleep(0.5)
                 paid = collections.Counter(proxy.paid)
+                time.sleep(0.5)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                proxy.paid = paid  # nobody has what went out while it died
+                proxy.paid = paid
                 lost += 1
             if start(workdir, proxy.url).wait():
                 sys.exit(f"the run failed: see {workdir / 'console.log'}")
