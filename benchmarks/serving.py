@@ -83,12 +83,12 @@ def random_model(directory: pathlib.Path) -> pathlib.Path:
 
 
 class Server:
-    def __init__(self, checkpoint: pathlib.Path, log: pathlib.Path):
+    def __init__(self, checkpoint: pathlib.Path, log: pathlib.Path, slots: int = 16):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         command = [sys.executable, "run.py", "--mode=serve", f"--checkpoint={checkpoint}", f"--port={self.port}"]
-        command += ["--name=model", f"--max_body_bytes={BODY_BYTES}"]
+        command += ["--name=model", f"--slots={slots}", f"--max_body_bytes={BODY_BYTES}"]
         self.process = subprocess.Popen(command, cwd=ROOT, stderr=log.open("w"))
         while True:
             if self.process.poll() is not None:

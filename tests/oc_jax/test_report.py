@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from oc_jax.report import gather, report, svg, text
+from oc_jax.report import gather, model_sections, report, svg, text
 from tests.oc_jax.synthetic_run import LANGUAGES, REASONS, write_json, write_run
 
 
@@ -177,6 +177,21 @@ def test_tokens_on_the_axis_count_the_steps_between_rows(workdir):
     )
     (curve,) = gather.curves([pretrain])
     assert (curve.rows[0]["at"], curve.rows[-1]["at"]) == (16384, 699 * 16384)
+
+
+def test_scores_of_checkpoints_stand_above_their_steps(tmp_path):
+    for step, score in ((10, 2.0), (20, 1.5)):
+        (tmp_path / f"scores/anneal/{step}").mkdir(parents=True)
+        write_json(
+            tmp_path / f"scores/anneal/{step}/results.json", {"headlines": {"bits_per_byte": score, "samples": None}}
+        )
+    rows = [{"step": step, "loss": 2.0, "learning_rate": 1e-3, "at": step} for step in range(1, 21)]
+    section = model_sections.training(
+        [gather.Curve("pretrain", rows), gather.Curve("anneal", rows)], gather.scores(epath.Path(tmp_path))
+    )
+    dots = [float(x) for x in re.findall(r'class="dot" cx="([\d.]+)"', section)]
+    assert dots == sorted(dots) and len(dots) == 2 and dots[0] == pytest.approx(0.75 * svg.WIDTH, rel=0.05)
+    assert "bits_per_byte" in section and "samples" not in section
 
 
 def test_axis_gives_every_stage_a_visible_width():
