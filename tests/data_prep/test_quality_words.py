@@ -11,6 +11,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_prep.quality import tokens
 from data_prep.quality.code import adds_literals
 from data_prep.quality.encoded import encoded_data
 from data_prep.quality.ngrams import DUPLICATE_SIZES, TOP_SIZES, ngram_statistics
@@ -64,6 +65,19 @@ def test_words_equal_a_line_by_line_normalisation(text: str):
     found = ngram_statistics(plain)
     assert (found.words, found.characters) == (len(expected), sum(map(len, expected)))
     assert found.word_counts.tolist() == list(Counter(expected).values())
+
+
+@hypothesis.settings(deadline=None)
+@given(st.text("ab_1.é \t\x1c\u2003\n\r") | st.text())
+def test_lines_as_integers_equal_those_of_plain_counting(text: str):
+    lines = text.split("\n")
+    squeezed = Counter(re.sub(r"[^\S\x1c-\x1f]", "", line) for line in lines if line.strip())
+    found = tokens.squeezed_lines(text)
+    assert dict(zip(found.strings(), found.counts.tolist(), strict=True)) == squeezed
+    assert found.letters(99).tolist() == [min(sum(map(str.isalnum, line)), 100) for line in found.strings()]
+    assert tokens.line_lengths(text).tolist() == list(map(len, re.findall(r"[^\n]*\n|[^\n]+", text)))
+    assert tokens.lines_of_many_words(text, 2) == sum(len(tokenise(line)) > 2 for line in lines)
+    assert tokens.characters(text) == Counter(text)
 
 
 @given(st.text("=\"'+ab \t\n", max_size=30))
