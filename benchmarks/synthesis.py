@@ -209,7 +209,7 @@ def main() -> None:
                 sys.exit(f"the run failed: see {workdir / 'console.log'}")
             seconds = time.monotonic() - began
             print(
-                f"{name}: {len(proxy.paid)} requests answered in {seconds:.0f} s, {lost} kills, "
+                f"{name}: {len(proxy.sent)} requests in {seconds:.0f} s, {lost} kills, "
                 f"{sum(proxy.sent.values())} attempts, {proxy.repeated} of them for what had been paid for",
                 flush=True,
             )
