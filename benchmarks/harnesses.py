@@ -4,10 +4,10 @@
     python benchmarks/harnesses.py CHECKPOINT MODEL HUMANEVAL_PLUS HUMANEVAL_PLUS_TESTS [--peers VENV/bin]
 
 CHECKPOINT is a train stage imported from the Hugging Face directory MODEL (the harness needs its tokenizer), the others
-are HumanEvalPlus.jsonl.gz and HumanEvalPlus-OriginFmt.jsonl.gz; --peers is the bin directory of an environment
-with `pip install 'lm_eval[api]==0.4.13' evalplus==0.3.1`. lm-evaluation-harness runs a local task file: which of four beginnings of solutions follows a
-HumanEval prompt (log-probabilities), and sixteen lines of greedy text, which have to be those of our engine. EvalPlus
-asks for HumanEval+ solutions in chat form, and judges them; so do we.
+are HumanEvalPlus.jsonl.gz and HumanEvalPlus-OriginFmt.jsonl.gz; --peers is the bin directory of an environment with
+`pip install 'lm_eval[api]==0.4.13' evalplus==0.3.1`. lm-evaluation-harness runs a local task file: which of four
+beginnings of solutions follows a HumanEval prompt (log-probabilities), and sixteen lines of greedy text, which have to
+be those of our engine. EvalPlus asks for HumanEval+ solutions in chat form, and judges them; so do we.
 """
 
 from __future__ import annotations

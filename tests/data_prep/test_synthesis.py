@@ -228,7 +228,8 @@ def test_what_cannot_go_on_is_told_in_one_line(
 
 
 def test_a_model_that_is_not_there_is_told_with_the_one_that_is(run: Callable[..., Any]) -> None:
-    with FakeTeacher(chapter, model="teacher-7b") as other, pytest.raises(Stopped, match="404: there is only teacher-7b"):
+    told = pytest.raises(Stopped, match="404: there is only teacher-7b")
+    with FakeTeacher(chapter, model="teacher-7b") as other, told:
         run(other, "out")
 
 
