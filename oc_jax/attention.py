@@ -21,24 +21,20 @@ _CPU_BLOCK = 128  # queries whose scores stay in a core's cache
 
 
 def attention(
-    q: jax.Array,  # [batch, q_length, heads, head_dim]
-    k: jax.Array,  # [batch, kv_length, kv_heads, head_dim]
-    v: jax.Array,  # [batch, kv_length, kv_heads, head_dim]
+    q: jax.Array,  # [batch, length, heads, head_dim]
+    k: jax.Array,  # [batch, length, kv_heads, head_dim]
+    v: jax.Array,  # [batch, length, kv_heads, head_dim]
     *,
-    q_positions: jax.Array,  # [batch, q_length] int32
-    kv_positions: jax.Array | None = None,  # [batch, kv_length] int32
-    q_segments: jax.Array | None = None,  # [batch, q_length] int32
-    kv_segments: jax.Array | None = None,  # [batch, kv_length] int32
+    positions: jax.Array,  # [batch, length] int32
+    segments: jax.Array | None = None,  # [batch, length] int32; None: one document per row
     backend: str = "reference",
     layout: Layout | None = None,  # how the arrays are spread; None: one device
-) -> jax.Array:  # [batch, q_length, heads, head_dim], dtype of q
+) -> jax.Array:  # [batch, length, heads, head_dim], dtype of q
     """Softmax attention over keys of the same segment whose position is not later than the query's.
 
-    Positions restart in each packed document, segments tell documents apart; together they are the causal mask, for
-    training (packed or not), prefill and decoding from a cache alike. `kv_positions` None says that keys and queries
-    are the same tokens and that positions grow along each segment; all but the reference need that. Back ends:
-    reference (anywhere), blocked (CPU), splash (TPU), cudnn (GPU), or auto, which goes by the platform of `layout` or
-    else of the process.
+    Positions restart in each packed document and grow along it, segments tell documents apart; together they are the
+    causal mask. Back ends: reference (anywhere), blocked (CPU), splash (TPU), cudnn (GPU), or auto, which goes by the
+    platform of `layout` or else of the process.
 
     Raises ValueError for an unknown back end, and for a mask or a layout that the back end cannot honour.
     """
@@ -46,21 +42,16 @@ def attention(
         backend = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}.get(_platform(layout), "blocked")
     if backend not in BACKENDS:
         raise ValueError(f"attention back end '{backend}' is unknown: use auto or one of {sorted(BACKENDS)}")
-    if kv_positions is None:
-        kv_positions, kv_segments = q_positions, q_segments
-    elif backend != "reference":
-        raise ValueError(f"attention back end '{backend}' knows no keys but the queries' own (a cache): use reference")
-    return BACKENDS[backend](q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout)
+    return BACKENDS[backend](q, k, v, positions, segments, layout)
 
 
 def _platform(layout: Layout | None) -> str:
     return jax.default_backend() if layout is None else layout.mesh.devices.flat[0].platform
 
 
-def _reference(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+def _reference(q, k, v, positions, segments, layout):
     """Plain einsums with fp32 softmax: the truth that the other back ends are held to."""
-    out = _masked_softmax(q, q_positions, q_segments, k, v, kv_positions, kv_segments)
-    return checkpoint_name(out, "context")
+    return checkpoint_name(_masked_softmax(q, positions, segments, k, v, positions, segments), "context")
 
 
 def _masked_softmax(q, q_positions, q_segments, k, v, kv_positions, kv_segments):
@@ -76,7 +67,7 @@ def _masked_softmax(q, q_positions, q_segments, k, v, kv_positions, kv_segments)
     return jnp.einsum("bkgqs,bskd->bqkgd", weights, v).reshape(batch, q_length, heads, head_dim)
 
 
-def _blocked(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+def _blocked(q, k, v, positions, segments, layout):
     """The reference on 128 queries at a time, with the keys up to the last of them; gradients compute scores again.
 
     On CPU the reference spends most of its time writing scores to memory, half of them only to mask them out.
@@ -86,15 +77,15 @@ def _blocked(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout
     cut = lambda x, start, stop: None if x is None else x[:, start:stop]
 
     def one(start: int, stop: int):
-        keys = [cut(x, 0, stop) for x in (k, v, kv_positions, kv_segments)]
-        queries = [cut(x, start, stop) for x in (q, q_positions, q_segments)]
+        queries = [cut(x, start, stop) for x in (q, positions, segments)]
+        keys = [cut(x, 0, stop) for x in (k, v, positions, segments)]
         return jax.checkpoint(_masked_softmax)(*queries, *keys)
 
     out = [one(start, min(start + block, length)) for start in range(0, length, block)]
     return checkpoint_name(jnp.concatenate(out, axis=1), "context")
 
 
-def _splash(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+def _splash(q, k, v, positions, segments, layout):
     """The Pallas flash attention of JAX for TPU, each device on its own heads and queries and on all keys.
 
     On any other platform the kernel is interpreted, which is slow and only good for tests.
@@ -108,33 +99,33 @@ def _splash(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout)
     if padding:  # at the end, where causality hides it
         pad = lambda x: jnp.pad(x, ((0, 0), (0, padding), *((0, 0),) * (x.ndim - 2)))
         q, k, v = pad(q), pad(k), pad(v)
-        q_segments = kv_segments = None if q_segments is None else pad(q_segments)
+        segments = None if segments is None else pad(segments)
     local_heads = heads if layout is None else heads // layout.ways("act_heads")
     kernel = _splash_kernel(length + padding, local_heads, context, interpret)
 
     def local(kernel, q, k, v, q_segments, kv_segments):
-        segments = None if q_segments is None else splash.SegmentIds(q_segments, kv_segments)
+        ids = None if q_segments is None else splash.SegmentIds(q_segments, kv_segments)
         heads_first = lambda x: x.swapaxes(1, 2)
-        out = jax.vmap(kernel)(heads_first(q), heads_first(k), heads_first(v), segments)
+        out = jax.vmap(kernel)(heads_first(q), heads_first(k), heads_first(v), ids)
         return heads_first(out)
 
     q = q * jnp.asarray(head_dim**-0.5, q.dtype)
     if layout is None:
-        out = local(kernel, q, k, v, q_segments, kv_segments)
+        out = local(kernel, q, k, v, segments, segments)
     else:
         queries = layout.spec("batch", "length", "act_heads", "head_dim")
         keys = layout.spec("batch", None, "act_kv_heads", "head_dim")
-        segments = (None, None)
-        if q_segments is not None:
-            segments = (layout.spec("batch", "length"), layout.spec("batch", None))
+        ids = (None, None)
+        if segments is not None:
+            ids = (layout.spec("batch", "length"), layout.spec("batch", None))
         kernel_spec = kernel.manual_sharding_spec(layout.sharding(None, "length"))
         out = jax.shard_map(
             local,
             mesh=layout.mesh,
-            in_specs=(kernel_spec, queries, keys, keys, *segments),
+            in_specs=(kernel_spec, queries, keys, keys, *ids),
             out_specs=queries,
             check_vma=False,
-        )(kernel, q, k, v, q_segments, kv_segments)
+        )(kernel, q, k, v, segments, segments)
     return out[:, :length]
 
 
@@ -166,11 +157,11 @@ def _splash_kernel(length: int, heads: int, context: int, interpret: bool):
         )
 
 
-def _cudnn(q, k, v, q_positions, kv_positions, q_segments, kv_segments, layout):
+def _cudnn(q, k, v, positions, segments, layout):
     """cuDNN's flash attention. Packed documents are told apart by a mask of [batch, 1, length, length]."""
     if layout is not None and layout.ways("length") > 1:
         raise ValueError("attention back end 'cudnn' cannot split the sequence: set MeshConfig.context = 1")
-    mask = None if q_segments is None else (q_segments[:, None, :, None] == kv_segments[:, None, None, :])
+    mask = None if segments is None else segments[:, None, :, None] == segments[:, None, None, :]
     out = jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=True, implementation="cudnn")
     return checkpoint_name(out, "context")
 

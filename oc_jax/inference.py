@@ -131,7 +131,7 @@ def _attend(config: ModelConfig, layer: Layer, x, positions, cache: Cache | None
     )
     q, k = rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta)
     if cache is None:
-        out = attention(q, k, v, q_positions=positions, backend=config.attention_backend)
+        out = attention(q, k, v, positions=positions, backend=config.attention_backend)
     else:
         cache = _written(cache, k, v, positions)
         out = _attend_to_cache(q, positions, cache)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gin
 import jax
@@ -72,18 +72,6 @@ class ModelConfig:
         if isinstance(self.remat, str):
             return REMAT[self.remat]
         return jax.checkpoint_policies.save_only_these_names(*self.remat)
-
-
-class Cache(NamedTuple):
-    """Keys and values of all layers, [layers, batch, slots, kv_heads, head_dim]; slot s holds position s."""
-
-    k: jax.Array
-    v: jax.Array
-
-
-def make_cache(config: ModelConfig, batch: int, slots: int, dtype: jnp.dtype) -> Cache:
-    shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
-    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
 def _place(layout: Layout | None, x: jax.Array, *names: str) -> jax.Array:
@@ -211,8 +199,8 @@ class Attention(nnx.Module):
         self.o = _weight(rngs, config, (n, h, d), ("heads", "head_dim", "embed"))
         self.config = config
 
-    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, layout: Layout | None):
-        """x [batch, length, embed] → same, and the cache with this layer's keys and values written at `positions`."""
+    def __call__(self, x, positions, segment_ids, layout: Layout | None) -> jax.Array:
+        """x [batch, length, embed] → same."""
         config = self.config
         q = project("bld,dnh->blnh", x, self.q[...])
         k = project("bld,dkh->blkh", x, self.k[...])
@@ -220,24 +208,10 @@ class Attention(nnx.Module):
         q = _place(layout, rope(q, positions, config.rope_theta), "batch", "length", "act_heads", "head_dim")
         k = _place(layout, rope(k, positions, config.rope_theta), "batch", "length", "act_kv_heads", "head_dim")
         q, k = checkpoint_name(q, "query"), checkpoint_name(k, "key")
-        kv_positions, backend = None, config.attention_backend
-        if cache is not None:
-            rows = jnp.arange(x.shape[0])[:, None]
-            cache = Cache(cache.k.at[layer, rows, positions].set(k), cache.v.at[layer, rows, positions].set(v))
-            k, v = cache.k[layer], cache.v[layer]
-            # An empty slot's number is later than any query's position, so the causal mask hides it.
-            kv_positions, backend = jnp.broadcast_to(jnp.arange(k.shape[1]), k.shape[:2]), "reference"
         out = attention(
-            q,
-            k,
-            v,
-            q_positions=positions,
-            kv_positions=kv_positions,
-            q_segments=segment_ids,
-            backend=backend,
-            layout=layout,
+            q, k, v, positions=positions, segments=segment_ids, backend=config.attention_backend, layout=layout
         )
-        return project("blnh,nhd->bld", out, self.o[...]), cache
+        return project("blnh,nhd->bld", out, self.o[...])
 
 
 class MLP(nnx.Module):
@@ -263,11 +237,11 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x, positions, segment_ids, layer, cache: Cache | None, layout: Layout | None):
-        attended, cache = self.attention(self.attention_norm(x), positions, segment_ids, layer, cache, layout)
+    def __call__(self, x, positions, segment_ids, layout: Layout | None) -> jax.Array:
+        attended = self.attention(self.attention_norm(x), positions, segment_ids, layout)
         x = checkpoint_name(_place(layout, x + attended, "batch", "length", "act_embed"), "middle")
         x = x + self.mlp(self.mlp_norm(x), layout)
-        return _place(layout, x, "batch", "length", "act_embed"), cache
+        return _place(layout, x, "batch", "length", "act_embed")
 
 
 class Transformer(nnx.Module):
@@ -284,23 +258,20 @@ class Transformer(nnx.Module):
         tokens: jax.Array,  # [batch, length] int32
         positions: jax.Array,  # [batch, length] int32
         segment_ids: jax.Array | None = None,  # [batch, length] int32; None: one document per row
-        cache: Cache | None = None,
         layout: Layout | None = None,  # how everything is spread over devices; None: all of it on one
-    ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states [batch, length, hidden_size] before the output projection, and the updated cache."""
+    ) -> jax.Array:
+        """Hidden states [batch, length, hidden_size] before the output projection."""
         table = self.embedding[...]
         x = table[tokens] if layout is None else look_up(table, tokens, layout)
         graphdef, layers = nnx.split(self.layers)
 
-        def block(carry, layer):
-            # The cache is carried, not scanned over: so a step writes a few slots in place instead of copying it.
-            (x, cache), (index, params) = carry, layer
-            return nnx.merge(graphdef, params)(x, positions, segment_ids, index, cache, layout), None
+        def block(x, params):
+            return nnx.merge(graphdef, params)(x, positions, segment_ids, layout), None
 
         if self.config.remat != "none":
             block = jax.checkpoint(block, policy=self.config.remat_policy, prevent_cse=False)
-        (x, cache), _ = jax.lax.scan(block, (x, cache), (jnp.arange(self.config.num_hidden_layers), layers))
-        return self.norm(x), cache
+        x, _ = jax.lax.scan(block, x, layers)
+        return self.norm(x)
 
 
 def abstract(config: ModelConfig) -> tuple[nnx.GraphDef, Params, Params]:

@@ -78,7 +78,7 @@ def make_train_step(
         # Cast where the parameter is still sharded: what is gathered over fsdp is half as large.
         params = jax.tree.map(lambda p, names: layout.constrain(p.astype(compute_dtype), *names), params, axes)
         model = nnx.merge(graphdef, params)
-        hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids, layout=layout)
+        hidden = model(batch.tokens, batch.positions, batch.segment_ids, layout=layout)
         return cross_entropy(hidden, params["lm_head"], batch.targets, batch.weights, loss_chunk, z_loss, layout)
 
     def accumulate(params: Params, totals, batch: Batch):

@@ -46,7 +46,7 @@ def gradients(q, k, v, weights, **options):
     positions, segments = packed(q.shape[0])
 
     def loss(q, k, v):
-        return jnp.sum(attention(q, k, v, q_positions=positions, q_segments=segments, **options) * weights)
+        return jnp.sum(attention(q, k, v, positions=positions, segments=segments, **options) * weights)
 
     return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
@@ -56,7 +56,7 @@ def gradients(q, k, v, weights, **options):
 def test_packed_grouped_query_attention(backend, head_dim):
     q, k, v, _ = inputs(head_dim)
     positions, segments = packed()
-    out = attention(q, k, v, q_positions=positions, q_segments=segments, backend=backend)
+    out = attention(q, k, v, positions=positions, segments=segments, backend=backend)
     np.testing.assert_allclose(out, by_document(q, k, v), atol=1e-5)
 
 
@@ -81,21 +81,18 @@ def test_splash_split_over_devices_equals_the_reference(mesh):
 def test_without_segments_a_row_is_one_document():
     q, k, v, _ = inputs(64)
     positions = jnp.arange(LENGTH)[None]
-    reference = attention(q, k, v, q_positions=positions, backend="reference")
-    np.testing.assert_allclose(attention(q, k, v, q_positions=positions, backend="splash"), reference, atol=1e-5)
+    reference = attention(q, k, v, positions=positions, backend="reference")
+    np.testing.assert_allclose(attention(q, k, v, positions=positions, backend="splash"), reference, atol=1e-5)
 
 
 def test_kernels_refuse_what_they_cannot_honour():
     q, k, v, _ = inputs(64)
     positions, segments = packed()
     with pytest.raises(ValueError, match="unknown: use auto or one of"):
-        attention(q, k, v, q_positions=positions, backend="flash")
-    for backend in ("blocked", "splash", "cudnn"):
-        with pytest.raises(ValueError, match="a cache"):
-            attention(q, k, v, q_positions=positions, kv_positions=positions, backend=backend)
+        attention(q, k, v, positions=positions, backend="flash")
     with pytest.raises(ValueError, match="context = 1"):
         layout = make_layout(MeshConfig(fsdp=4, context=2))
-        attention(q, k, v, q_positions=positions, q_segments=segments, backend="cudnn", layout=layout)
+        attention(q, k, v, positions=positions, segments=segments, backend="cudnn", layout=layout)
 
 
 def test_cudnn_gets_the_causal_mask_and_the_documents(monkeypatch):
@@ -107,7 +104,7 @@ def test_cudnn_gets_the_causal_mask_and_the_documents(monkeypatch):
     positions, segments = packed()
 
     def text(segments):
-        f = lambda q, k, v: attention(q, k, v, q_positions=positions, q_segments=segments, backend="cudnn")
+        f = lambda q, k, v: attention(q, k, v, positions=positions, segments=segments, backend="cudnn")
         return jax.jit(f).trace(q, k, v).lower(lowering_platforms=("cuda",)).as_text()
 
     masked, plain = text(segments), text(None)

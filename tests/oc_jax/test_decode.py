@@ -55,7 +55,7 @@ def without_cache(model, prompt, count, ends):
 
     @jax.jit
     def logits(tokens, last):
-        hidden, _ = nnx.merge(graphdef, params)(tokens[None], jnp.arange(width)[None])
+        hidden = nnx.merge(graphdef, params)(tokens[None], jnp.arange(width)[None])
         return hidden[0, last] @ params["lm_head"]
 
     tokens = list(prompt)
@@ -136,7 +136,7 @@ def test_log_probabilities_are_those_of_scoring(engine):
 
 def test_scores_are_those_of_the_model(model, engine):
     config, params = model
-    hidden, _ = nnx.merge(abstract(config)[0], params)(jnp.asarray([PROMPTS[1][:-1]]), jnp.arange(89)[None])
+    hidden = nnx.merge(abstract(config)[0], params)(jnp.asarray([PROMPTS[1][:-1]]), jnp.arange(89)[None])
     log_probs = np.asarray(jax.nn.log_softmax(hidden[0] @ params["lm_head"]))
     first, second = engine.score([PROMPTS[1], PROMPTS[0]])
     np.testing.assert_allclose(first, log_probs[np.arange(89), PROMPTS[1][1:]], atol=1e-4)

@@ -184,7 +184,7 @@ def peers():
 def our_logits(params, config, tokens):
     graphdef, _, _ = model_lib.abstract(config)
     positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-    hidden, _ = nnx.merge(graphdef, params)(tokens, positions)
+    hidden = nnx.merge(graphdef, params)(tokens, positions)
     return np.asarray(hidden @ params["lm_head"])
 
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from oc_jax.attention import attention
-from oc_jax.model import ModelConfig, abstract, init_params, make_cache, rope
+from oc_jax.model import ModelConfig, abstract, init_params, rope
 
 TINY = ModelConfig(
     vocab_size=512,
@@ -24,8 +24,8 @@ def params():
     return init_params(TINY, jax.random.key(0))
 
 
-def forward(params, tokens, positions, segments=None, cache=None):
-    return nnx.merge(abstract(TINY)[0], params)(tokens, positions, segments, cache)
+def forward(params, tokens, positions, segments=None):
+    return nnx.merge(abstract(TINY)[0], params)(tokens, positions, segments)
 
 
 def numpy_forward(params, tokens):
@@ -58,20 +58,8 @@ def numpy_forward(params, tokens):
 
 def test_forward_equals_a_plain_numpy_transformer(params):
     tokens = np.random.default_rng(0).integers(0, 512, 24)
-    hidden, _ = forward(params, jnp.asarray(tokens)[None], jnp.arange(24)[None])
+    hidden = forward(params, jnp.asarray(tokens)[None], jnp.arange(24)[None])
     np.testing.assert_allclose(hidden[0], numpy_forward(params, tokens), atol=2e-5)
-
-
-def test_cache_gives_what_the_whole_sequence_gives(params):
-    tokens = jnp.asarray(np.random.default_rng(1).integers(0, 512, (2, 20)))
-    positions = jnp.broadcast_to(jnp.arange(20), (2, 20))
-    whole, _ = forward(params, tokens, positions)
-    cache = make_cache(TINY, 2, 32, jnp.float32)
-    pieces = []
-    for start, stop in ((0, 7), (7, 8), (8, 20)):
-        hidden, cache = forward(params, tokens[:, start:stop], positions[:, start:stop], cache=cache)
-        pieces.append(hidden)
-    np.testing.assert_allclose(jnp.concatenate(pieces, 1), whole, atol=1e-5)
 
 
 def test_packed_documents_do_not_see_each_other(params):
@@ -80,8 +68,8 @@ def test_packed_documents_do_not_see_each_other(params):
     packed = jnp.asarray(np.concatenate([first, second]))[None]
     positions = jnp.asarray(np.concatenate([np.arange(9), np.arange(14)]))[None]
     segments = jnp.asarray([1] * 9 + [2] * 14)[None]
-    hidden, _ = forward(params, packed, positions, segments)
-    alone, _ = forward(params, jnp.asarray(second)[None], jnp.arange(14)[None])
+    hidden = forward(params, packed, positions, segments)
+    alone = forward(params, jnp.asarray(second)[None], jnp.arange(14)[None])
     np.testing.assert_allclose(hidden[0, 9:], alone[0], atol=1e-5)
 
 
@@ -101,7 +89,7 @@ def test_remat_does_not_change_the_gradient(params, remat):
 
     def grad(config):
         graphdef = abstract(config)[0]
-        return jax.grad(lambda p: jnp.sum(nnx.merge(graphdef, p)(tokens, positions)[0] ** 2))(params)
+        return jax.grad(lambda p: jnp.sum(nnx.merge(graphdef, p)(tokens, positions) ** 2))(params)
 
     ours = jax.tree.leaves(grad(dataclasses.replace(TINY, remat=remat)))
     for a, b in zip(ours, jax.tree.leaves(grad(TINY)), strict=True):
@@ -111,6 +99,6 @@ def test_remat_does_not_change_the_gradient(params, remat):
 def test_unknown_backend_and_impossible_heads_say_what_to_change():
     x = jnp.zeros((1, 2, 4, 8))
     with pytest.raises(ValueError, match="attention back end 'flash' is unknown"):
-        attention(x, x, x, q_positions=jnp.zeros((1, 2)), kv_positions=jnp.zeros((1, 2)), backend="flash")
+        attention(x, x, x, positions=jnp.zeros((1, 2)), backend="flash")
     with pytest.raises(ValueError, match="do not divide"):
         ModelConfig(512, 64, 128, 3, 4, 3, 16, 64)

@@ -103,7 +103,7 @@ def test_step_equals_optax_adamw_on_the_mean_loss():
     batch = next(batches(1, 1))
 
     def mean_loss(params):
-        hidden, _ = nnx.merge(abstract(CONFIG)[0], params)(batch.tokens[0], batch.positions[0], batch.segment_ids[0])
+        hidden = nnx.merge(abstract(CONFIG)[0], params)(batch.tokens[0], batch.positions[0], batch.segment_ids[0])
         log_probs = jax.nn.log_softmax(hidden @ params["lm_head"])
         picked = jnp.take_along_axis(log_probs, batch.targets[0][..., None], -1)[..., 0]
         return -jnp.sum(picked * batch.weights[0]) / jnp.sum(batch.weights[0])
