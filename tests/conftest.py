@@ -1,11 +1,14 @@
-"""Eight simulated CPU devices for every test; must run before jax is used."""
+"""Eight simulated CPU devices for every test, compiled steps that tests share, and no test against the clock."""
 
 import os
 import pathlib
 import tempfile
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("project", deadline=None)  # a first call may compile
+hypothesis.settings.load_profile("project")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -41,7 +41,6 @@ def write(edges: Edges, directory: pathlib.Path, parts: int = 2) -> list[epath.P
     return sorted(epath.Path(directory).glob("*.parquet"))
 
 
-@settings(deadline=None)
 @given(EDGES, st.randoms())
 def test_union_find_gives_the_smallest_node_whatever_the_order(edges: Edges, rng: random.Random) -> None:
     rng.shuffle(edges)
@@ -51,7 +50,7 @@ def test_union_find_gives_the_smallest_node_whatever_the_order(edges: Edges, rng
     assert nodes.tolist() == sorted(nodes.tolist())
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(EDGES)
 @example(PATH)
 @example(STARS)

@@ -48,7 +48,6 @@ def rank(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_survivors_are_the_best_of_each_group(rows: list[dict[str, Any]]) -> None:
     fields = [documents.SCHEMA.field(name) for name in ("stars", "commit_time", "path", "content_sha256", "id")]
@@ -217,7 +216,7 @@ def document(path: str, text: str, stars: int, source: str) -> dict[str, Any]:
 FAMILIES = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 3)), min_size=2, max_size=14)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(FAMILIES)
 def test_a_corpus_given_a_known_one(families: list[tuple[int, bool, int]]) -> None:
     """Survivors of B given A = survivors of A and B together, of those clusters that have no file of A."""

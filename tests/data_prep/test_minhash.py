@@ -77,7 +77,7 @@ def test_unknown_tokeniser() -> None:
         Scheme(tokens="words")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS.map(b"".join), st.integers(1, 9), st.integers(1, 6), st.sampled_from(["word", "character"]))
 def test_signatures_are_datasketchs_own(text: bytes, seed: int, ngram: int, tokens: str) -> None:
     scheme = Scheme(num_perm=48, ngram=ngram, tokens=tokens, seed=seed)

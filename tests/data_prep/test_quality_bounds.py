@@ -77,7 +77,7 @@ FILES = st.dictionaries(
 
 
 @pytest.mark.parametrize("profile", ["refinecode", "reference"])
-@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.settings(max_examples=15)
 @given(FILES)
 def test_every_file_has_a_record_whatever_it_holds(profile: str, files: dict[bytes, bytes]):
     with tempfile.TemporaryDirectory() as top:

@@ -173,7 +173,7 @@ def test_an_unknown_profile_is_told(write_documents, run_stage):
 LANGUAGES = ["python", "c", "javascript", "shell", "perl", "html", "tsx", "brainfuck", "unknown"]
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=150)
 @given(
     st.text() | st.binary().map(lambda b: b.decode("latin-1")),
     st.sampled_from(LANGUAGES),

@@ -29,7 +29,6 @@ def disjoint(positions: list[int], n: int) -> int:
     return count
 
 
-@hypothesis.settings(deadline=None)  # the first call loads what is compiled
 @given(FEW_WORDS)
 def test_ngram_statistics_equal_plain_counting(words: list[str]):
     found = ngram_statistics(" ".join(words))
@@ -50,7 +49,6 @@ def test_ngram_statistics_equal_plain_counting(words: list[str]):
             assert found.duplicate[n] == sum(len(words[i]) for i in covered)
 
 
-@hypothesis.settings(deadline=None)
 @given(st.text() | st.text(st.characters(max_codepoint=127)) | st.text("aB_.\t \x08\x1b\x1c\x7f\n…Ａ（", max_size=40))
 def test_words_equal_a_line_by_line_normalisation(text: str):
     expected = []
@@ -67,7 +65,6 @@ def test_words_equal_a_line_by_line_normalisation(text: str):
     assert found.word_counts.tolist() == list(Counter(expected).values())
 
 
-@hypothesis.settings(deadline=None)
 @given(st.text("ab_1.é \t\x1c\u2003\n\r") | st.text())
 def test_lines_as_integers_equal_those_of_plain_counting(text: str):
     lines = text.split("\n")
@@ -107,7 +104,7 @@ def plain_encoded_data(text: str) -> bool:
 PIECES = ["0x", "\\x", "ab", "0F", ",", " ", "\u00a0", "é", "_", "x", "\\u12ab", "\n", "abcdefgh" * 8, "zz"]
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
 def test_encoded_data_equals_a_full_search(text: str):
     assert encoded_data(text) == plain_encoded_data(text)

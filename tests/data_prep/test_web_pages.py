@@ -27,7 +27,7 @@ def page(*content: str) -> str:
 _TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\t\n"), min_size=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(_TEXT.filter(str.strip), min_size=1, max_size=4))
 def test_any_preformatted_text_survives_exactly_and_in_order(codes: list[str]):
     blocks = [f"<pre>\n{html.escape(code)}</pre>{PROSE}" for code in codes]

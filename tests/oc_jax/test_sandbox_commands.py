@@ -57,7 +57,7 @@ def test_processes_share_the_limits(run):
     assert (outcome.status, outcome.detail) == ("timeout", "CPU limit of 1 s")
     assert outcome.cpu_seconds < 4
     hold = "import os, time\nfor _ in range(2): os.fork()\nx = bytearray(300 << 20)\ntime.sleep(9)"
-    assert python(run, hold).status == "memory"
+    assert python(run, hold, cpu_seconds=20).status == "memory"
     shared = "import mmap\nm = mmap.mmap(-1, 3 << 30)\nfor i in range(0, 3 << 30, 4096): m[i] = 1"
     assert python(run, shared).status == "memory"
 
