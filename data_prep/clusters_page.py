@@ -9,14 +9,13 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import command, lsh, minhash, page
 from data_prep import documents as docs
-from data_prep import lsh, minhash, page
 from data_prep.page import Html, tag
 
 MEMBERS = 12  # of a cluster to compare with each other
@@ -258,25 +257,16 @@ def _unmet(directory: epath.Path, settings: Settings, clusters: pa.Table, sample
     return found, units
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, example = (__doc__ or "").split("\n\nExample", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.clusters_page",
-        description=summary,
-        epilog="example" + example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.clusters_page", __doc__)
     parser.add_argument("directory", type=epath.Path, help="output of the stage fuzzy_dedup")
     parser.add_argument("--out", type=epath.Path, required=True, help="HTML page to write")
     parser.add_argument("--largest", type=int, default=30, help="clusters to show (default 30)")
     parser.add_argument("--pairs", type=int, default=30, help="pairs to show of either kind (default 30)")
     parser.add_argument("--sample", type=int, default=5000, help="kept files to look for near misses in (default 5000)")
     flags = parser.parse_args(argv)
-    try:
-        write(flags.out, flags.directory, largest=flags.largest, pairs=flags.pairs, sample=flags.sample)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
+    write(flags.out, flags.directory, largest=flags.largest, pairs=flags.pairs, sample=flags.sample)
     return 0
 
 

@@ -10,7 +10,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
 import itertools
@@ -23,7 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from etils import epath
 
-from data_prep import benchmark_items, minhash, page
+from data_prep import benchmark_items, command, minhash, page
 from data_prep import documents as docs
 from data_prep.decontaminate import build_index, reasons
 from data_prep.funnel import reason_key
@@ -299,23 +298,14 @@ def _json_files(directory: epath.Path, pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(directory.glob(pattern))]
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, examples = (__doc__ or "").split("\n\nExamples", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.data_page",
-        description=summary,
-        epilog="examples" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.data_page", __doc__)
     parser.add_argument("directory", type=epath.Path, help="what a stage has written: documents or conversations")
     parser.add_argument("--out", type=epath.Path, required=True, help="HTML page to write")
     parser.add_argument("--benchmarks", nargs="*", default=["humaneval"], help="as decontaminate.benchmarks")
     flags = parser.parse_args(argv)
-    try:
-        write(flags.out, flags.directory, benchmarks=flags.benchmarks)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
+    write(flags.out, flags.directory, benchmarks=flags.benchmarks)
     return 0
 
 

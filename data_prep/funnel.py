@@ -8,7 +8,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import bisect
 import collections
 import dataclasses
@@ -19,7 +18,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -27,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import command
 from data_prep import documents as docs
 from data_prep.engine import Engine
 from data_prep.files import write_json
@@ -213,14 +213,9 @@ def document_stages(workdir: epath.Path) -> list[str]:
     return [name for name in NAMES if next(iter((workdir / name).glob("part-*.parquet")), None)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, examples = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.funnel",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.funnel", __doc__)
     parser.add_argument("workdir", type=epath.Path, help="workdir of a run")
     parser.add_argument("--id", help="id of a document, or its beginning")
     parser.add_argument("--path", help="glob over repo/path; * also matches /")
@@ -230,17 +225,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--text", action="store_true", help="show the text as well")
     flags = parser.parse_args(argv)
     query = Query(flags.id, flags.path, flags.reason)
-    try:
-        shown = 0
-        for stage, row in find(flags.workdir, query, flags.stage):
-            if shown == flags.limit:
-                print(f"… more: raise --limit ({flags.limit})")
-                break
-            shown += 1
-            print(describe(stage, row, with_text=flags.text))
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
+    shown = 0
+    for stage, row in find(flags.workdir, query, flags.stage):
+        if shown == flags.limit:
+            print(f"… more: raise --limit ({flags.limit})")
+            break
+        shown += 1
+        print(describe(stage, row, with_text=flags.text))
     if not shown:
         print("no such document", file=sys.stderr)
     return 0 if shown else 1

@@ -1,15 +1,15 @@
 """Builds a data set again from its corpus_index.parquet and the sources, and proves that it is the same.
 
-    python -m data_prep.rebuild corpus/corpus_index.parquet SOURCE … --tokenizer=tokenizer --out=DIR
-
 Sources are named as in `preprocess.sources`, and their last names must be those they had then. Only the listed files
 are used; each must have the recorded content and, after the recorded repairs, the recorded text. The shards must have
 the recorded digest.
+
+Example:
+  python -m data_prep.rebuild corpus/corpus_index.parquet SOURCE … --tokenizer=tokenizer --out=DIR
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import os
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 
-from data_prep import corpus_index
+from data_prep import command, corpus_index
 from data_prep import documents as docs
 from data_prep.engine import Engine, LocalEngine
 from data_prep.shards import shards
@@ -107,9 +107,7 @@ def _check_files(rows: pa.Table, found: epath.Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser("data_prep.rebuild", __doc__)
     parser.add_argument("index", type=epath.Path, help="corpus_index.parquet of a data set")
     parser.add_argument("sources", nargs="+", help="what preprocess.sources was")
     parser.add_argument("--tokenizer", type=epath.Path, required=True, help="tokenizer directory of the data set")

@@ -8,24 +8,20 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
 from etils import epath
 
+from data_prep import command
 from data_prep.quality import records, rules
 from data_prep.quality.profiles import PROFILES
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, examples = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.quality",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.quality", __doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="paths in the records are relative to it")
     parser.add_argument("--profile", choices=sorted(PROFILES), default="refinecode", help="default: refinecode")
     parser.add_argument("--out", type=epath.Path, required=True, help="JSON-lines file to write")
@@ -40,11 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(message)s")
     thresholds = rules.parse_overrides(flags.threshold)
-    try:
-        count = records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    count = records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
     if not count:
         print(f"there are no files below {', '.join(flags.directories)}; {flags.out} is empty", file=sys.stderr)
     return 0

@@ -12,7 +12,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -23,8 +22,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from etils import epath
 
+from data_prep import command, page
 from data_prep import documents as docs
-from data_prep import page
 from data_prep.funnel import reason_key
 from data_prep.quality.profiles import profile_named
 from data_prep.quality.rules import load, parse_overrides
@@ -244,14 +243,9 @@ def to_json(files: Mapping[str, Judged]) -> dict[str, Any]:
     return {"languages": shares(files.values()), "rules": rules}
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, examples = (__doc__ or "").split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.quality.funnel",
-        description=summary,
-        epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.quality.funnel", __doc__)
     parser.add_argument("source", type=epath.Path, help="JSON-lines file, or directory of score or quality_filter")
     parser.add_argument("other", type=epath.Path, nargs="?", help="compare with this one")
     parser.add_argument(
@@ -263,29 +257,25 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the funnel of the first source as JSON")
     parser.add_argument("--page", type=epath.Path, help="write the comparison to this HTML page")
     flags = parser.parse_args(argv)
-    try:
-        files = read(flags.source, flags.profile)
-        if flags.other or flags.threshold:
-            other = flags.other or flags.source
-            thresholds = parse_overrides(flags.threshold) if flags.threshold else None
-            names = (
-                str(flags.source),
-                ", ".join([*([str(flags.other)] if flags.other else []), *(flags.threshold or [])]),
-            )
-            others = read(other, flags.profile, thresholds)
-            if flags.page:
-                write_page(flags.page, names, files, others)
-            else:
-                print(comparison_text(names, files, others, flags.show))
-        elif flags.page:
-            raise ValueError("--page shows a comparison: give a second source or a --threshold")
-        elif flags.json:
-            print(json.dumps(to_json(files), indent=1, ensure_ascii=False))
+    files = read(flags.source, flags.profile)
+    if flags.other or flags.threshold:
+        other = flags.other or flags.source
+        thresholds = parse_overrides(flags.threshold) if flags.threshold else None
+        names = (
+            str(flags.source),
+            ", ".join([*([str(flags.other)] if flags.other else []), *(flags.threshold or [])]),
+        )
+        others = read(other, flags.profile, thresholds)
+        if flags.page:
+            write_page(flags.page, names, files, others)
         else:
-            print(funnel_text(files, flags.languages))
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+            print(comparison_text(names, files, others, flags.show))
+    elif flags.page:
+        raise ValueError("--page shows a comparison: give a second source or a --threshold")
+    elif flags.json:
+        print(json.dumps(to_json(files), indent=1, ensure_ascii=False))
+    else:
+        print(funnel_text(files, flags.languages))
     return 0
 
 

@@ -13,7 +13,6 @@ Examples:
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import importlib
@@ -24,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from etils import epath
 
-from data_prep import page
+from data_prep import command, page
 from data_prep.page import Html, tag
 from data_prep.quality import rules, signals
 from data_prep.quality.marks import marks
@@ -249,14 +248,9 @@ def callable_named(words: Sequence[str]) -> Perplexity:
     return functools.partial(function, *words[1:])
 
 
-def main(argv: list[str] | None = None) -> int:
-    summary, examples = (__doc__ or "").split("\n\nExamples", 1)
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep.quality.tuning",
-        description=summary,
-        epilog="examples" + examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+@command.one_line_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.parser("data_prep.quality.tuning", __doc__)
     parser.add_argument("scored", type=epath.Path, help="directory of the stage score")
     parser.add_argument("--out", type=epath.Path, required=True, help="HTML page to write")
     parser.add_argument("--profile", default="refinecode", help="the one it was scored with (default refinecode)")
@@ -274,17 +268,13 @@ def main(argv: list[str] | None = None) -> int:
         help="called as FUNCTION(ARGUMENT, …, texts); gives a number for each text",
     )
     flags = parser.parse_args(argv)
-    try:
-        perplexity = callable_named(flags.perplexity) if flags.perplexity else None
-        scored = load(flags.scored, flags.profile, rules.parse_overrides(flags.threshold), flags.files)
-        chosen = [rule for rule in scored.hits if flags.rule is None or f"{rule.group}.{rule.signal}" in flags.rule]
-        if not chosen:
-            known = sorted({f"{rule.group}.{rule.signal}" for rule in scored.hits})
-            raise ValueError(f"no file is judged by {', '.join(flags.rule or [])}: the rules are {', '.join(known)}")
-        write(flags.out, flags.scored, scored, chosen, flags.at, flags.examples, flags.profile, perplexity)
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    perplexity = callable_named(flags.perplexity) if flags.perplexity else None
+    scored = load(flags.scored, flags.profile, rules.parse_overrides(flags.threshold), flags.files)
+    chosen = [rule for rule in scored.hits if flags.rule is None or f"{rule.group}.{rule.signal}" in flags.rule]
+    if not chosen:
+        known = sorted({f"{rule.group}.{rule.signal}" for rule in scored.hits})
+        raise ValueError(f"no file is judged by {', '.join(flags.rule or [])}: the rules are {', '.join(known)}")
+    write(flags.out, flags.scored, scored, chosen, flags.at, flags.examples, flags.profile, perplexity)
     return 0
 
 
