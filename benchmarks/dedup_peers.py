@@ -1,10 +1,11 @@
 """A whole fuzzy deduplication beside datatrove's and text-dedup's: time, memory, and what each finds.
 
-    python benchmarks/dedup_peers.py CORPUS [--files N] [--bands 16] [--rows 128]
+    python benchmarks/dedup_peers.py CORPUS [--files N] [--patience 12] [--bands 16] [--rows 128]
 
 CORPUS holds a folder for each package or version of one: forks, S or M from corpora.py. Files are read and exact
 duplicates dropped once; then each contender gets the same Parquet files, the same bands and rows of 5-grams and one
-process, and writes what it keeps. In the end this project takes all files. Memory is the largest sum of proportional
+process, and writes what it keeps. One that has taken `patience` times as much CPU time as this project is stopped, so
+that all files of a large corpus (--files 0) need not take a day. Memory is the largest sum of proportional
 set sizes of the processes. Where folders are versions (package-1.2), files of the same path are pairs of known exact
 Jaccard similarity: recall is the share of the pairs above the setting's threshold that end up in one cluster, precision
 the share of the pairs in one cluster that are above it, or below it by no more than 0.05. Both are given for this
@@ -14,6 +15,7 @@ project's 5-grams and for the contender's own.
 from __future__ import annotations
 
 import argparse
+import collections
 import itertools
 import json
 import os
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -172,8 +174,13 @@ def size_and_count(source: pathlib.Path) -> tuple[float, int]:
     return sum(sizes) / 1e6, len(sizes)
 
 
-def measure(name: str, source: pathlib.Path, place: pathlib.Path, bands: int, rows: int) -> Clusters | None:
-    """Runs a contender in a process of its own, which may write to `place`, and prints what it took."""
+def measure(
+    name: str, source: pathlib.Path, place: pathlib.Path, bands: int, rows: int, limit: float
+) -> tuple[Clusters | None, float]:
+    """Runs a contender in a process of its own, which may write to `place`, and prints what it took.
+
+    Returns its clusters, None if it fails or takes more than `limit` seconds of CPU, and those seconds.
+    """
     place.mkdir()
     command = [sys.executable, __file__, str(source), "--contender", name, "--work", str(place)]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -181,23 +188,32 @@ def measure(name: str, source: pathlib.Path, place: pathlib.Path, bands: int, ro
     with log.open("w") as sink:
         command += [f"--bands={bands}", f"--rows={rows}"]
         process = subprocess.Popen(command, stdout=sink, stderr=sink, env=os.environ | MALLOC)
-        peak, _ = Watch(process).join()
-    if process.returncode:
-        print(f"{name:<12} failed or missing: {log.read_text().strip().splitlines()[-1]}")
-        return None
+        peak, watched = Watch(process, limit).join()
     wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if watched > limit:
+        print(f"{name:<12}{wall:>9.1f} s{watched:>9.1f} CPU s{peak:>8.2f} GB when it was stopped", flush=True)
+        return None, watched
+    if process.returncode:
+        print(f"{name:<12} failed or missing: {log.read_text().strip().splitlines()[-1]}")
+        return None, cpu
     found = json.loads((place / "clusters.json").read_text())
-    print(f"{name:<12}{wall:>9.1f} s{cpu:>9.1f} CPU s{peak:>8.2f} GB{len(found):>9,} files in clusters")
-    return found
+    print(f"{name:<12}{wall:>9.1f} s{cpu:>9.1f} CPU s{peak:>8.2f} GB{len(found):>9,} files in clusters", flush=True)
+    return found, cpu
 
 
 def similarities(source: pathlib.Path, shingles: Shingles) -> Pairs:
     """Of the files of one path in two versions of a package."""
+
+    def rows(*columns: str) -> Iterator[tuple[tuple[str, str], dict]]:
+        for table in docs.read(epath.Path(source), ["source", "path", *columns]):
+            for row in table.to_pylist():
+                yield (re.split(r"[-=]", row["source"])[0], row["path"]), row
+
+    versions = collections.Counter(key for key, _ in rows())
     files: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
-    for table in docs.read(epath.Path(source), ["id", "source", "path", "text"]):
-        for row in table.to_pylist():
-            key = re.split(r"[-=]", row["source"])[0], row["path"]
+    for key, row in rows("id", "text"):
+        if versions[key] > 1:
             hashes = np.unique(np.fromiter(map(hash, shingles(row["text"])), np.int64))
             files.setdefault(key, []).append((row["id"], hashes))
     return {
@@ -225,7 +241,8 @@ def run_one(flags: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=pathlib.Path, nargs="?", default=pathlib.Path("corpora/forks"))
-    parser.add_argument("--files", type=int, default=2000, help="about as many files, after exact deduplication")
+    parser.add_argument("--files", type=int, default=2000, help="about as many files, after exact ones; 0: all")
+    parser.add_argument("--patience", type=float, default=12, help="times this project's CPU time that a peer may take")
     parser.add_argument("--scratch", help="where to write (default: a temporary directory)")
     parser.add_argument("--bands", type=int, default=16)
     parser.add_argument("--rows", type=int, default=128)
@@ -241,19 +258,20 @@ def main() -> None:
     bands, rows = flags.bands, flags.rows
     threshold = (1 - 0.5 ** (1 / bands)) ** (1 / rows)
     try:
-        unique = read_corpus(flags.corpus, work)
-        source = choose(unique, work / "input", flags.files)
+        source = read_corpus(flags.corpus, work)
+        if flags.files:
+            source = choose(source, work / "input", flags.files)
         print("{:.1f} MB, {:,} files; ".format(*size_and_count(source)), end="")
         print(f"{bands} x {rows}, threshold {threshold:.3f}; load {os.getloadavg()[0]:.1f}", flush=True)
-        by_ours = similarities(source, our_shingles())
+        by_ours, limit = similarities(source, our_shingles()), float("inf")
         for name, (_, shingles) in CONTENDERS.items():
-            clusters = measure(name, source, work / name, bands, rows)
+            clusters, cpu = measure(name, source, work / name, bands, rows, limit)
+            if name == "ours":
+                limit = flags.patience * cpu
             if clusters is not None and by_ours:
                 print(f"{'':<12}{quality(clusters, by_ours, threshold)}")
                 by_theirs = similarities(source, shingles())
                 print(f"{'':<12}{quality(clusters, by_theirs, threshold)} by its own 5-grams", flush=True)
-        print("all {:.1f} MB, {:,} files:".format(*size_and_count(unique)))
-        measure("ours", unique, work / "ours-all", bands, rows)
     finally:
         shutil.rmtree(work)
 

@@ -191,10 +191,13 @@ def make_up(inputs: list[epath.Path], out: epath.Path, files: int) -> None:
 
 
 class Watch:
-    """Looks at a process and those below it until it ends: largest sum of proportional set sizes, and CPU time."""
+    """Looks at a process and those below it until it ends: largest sum of proportional set sizes, and CPU time.
 
-    def __init__(self, process: subprocess.Popen) -> None:
-        self.peak, self._cpu, self._process = 0.0, {}, process
+    They are killed once they have taken more than `limit` seconds of CPU.
+    """
+
+    def __init__(self, process: subprocess.Popen, limit: float = float("inf")) -> None:
+        self.peak, self._cpu, self._process, self._limit = 0.0, {}, process, limit
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
@@ -203,9 +206,13 @@ class Watch:
             total, start = 0, time.monotonic()
             try:
                 top = psutil.Process(self._process.pid)
-                for process in (top, *top.children(recursive=True)):
+                tree = (top, *top.children(recursive=True))
+                for process in tree:
                     total += process.memory_full_info().pss
                     self._cpu[process.pid] = sum(process.cpu_times()[:2])
+                if sum(self._cpu.values()) > self._limit:
+                    for process in tree:
+                        process.kill()
             except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
                 pass
             self.peak = max(self.peak, total / 1e9)
