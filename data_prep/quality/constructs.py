@@ -48,6 +48,8 @@ class Constructs:
 
     def occurs(self, view: View, construct: str) -> bool:
         """Whether there is any match in the code. Raises OverBudgetError where the search takes too long."""
+        if construct not in self._patterns:
+            return False
         with _budget(construct):
             return self._patterns[construct].search(view.once(dense_code), **self._options) is not None
 
@@ -57,10 +59,10 @@ class Constructs:
 
     def lines(self, view: View, construct: str) -> int:
         """Lines of code in which the construct occurs."""
-        pattern, code, found, end = self._patterns[construct], view.split.code, 0, 0
+        pattern, code, found, end = self._patterns[construct], view.once(dense_code), 0, 0
         while end >= 0 and (match := pattern.search(code, end)):
             found += 1
-            end = code.find("\n", match.start())
+            end = code.find("\n", match.end())
         return found
 
 
@@ -73,8 +75,8 @@ def _budget(construct: str) -> Iterator[None]:
 
 
 def dense_code(view: View) -> str:
-    """The code without blank lines. They change no match, but could take the search quadratic time."""
-    return "\n".join(view.code_lines)
+    """An LF before each line of code. Blank ones change no match, but could take the search quadratic time."""
+    return "\n".join(["", *view.code_lines])
 
 
 def frac_lines_func_ratio(view: View, constructs: Constructs) -> Value:
@@ -84,7 +86,7 @@ def frac_lines_func_ratio(view: View, constructs: Constructs) -> Value:
 
 def cate_var_zero(view: View, constructs: Constructs) -> Value:
     """1 where no variable is declared."""
-    return float(not constructs.occurs(view, "variable"))
+    return float(not (constructs.occurs(view, "variable") or constructs.occurs(view, "exempt")))
 
 
 def score_lines_no_logic(view: View, constructs: Constructs) -> Value:

@@ -17,11 +17,8 @@ _HEX = regex.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F][0-9a-fA-F](?:,|\b\s*)){8,1000
 _UNICODE = re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}")
 
 _LONG = 1024  # characters of a single run
-_SHORTEST_BASE64 = 64
-_FEWEST_BYTES = 8
 
-
-_IN_BASE64, _IS_HEX, _IN_BYTES = 1, 2, 4
+_IN_BASE64, _IS_HEX, _IN_BYTES, _IN_UNICODE = 1, 2, 4, 8
 
 
 def _flags() -> np.ndarray:
@@ -29,9 +26,11 @@ def _flags() -> np.ndarray:
     flags = np.full(129, _IN_BYTES, np.uint8)
     for point in range(128):
         character = chr(point)
-        in_bytes = character.isspace() or character in string.hexdigits + "x\\,?"
+        is_hex = character in string.hexdigits
+        in_bytes = is_hex or character.isspace() or character in "x\\,?"
         in_base64 = character in string.ascii_letters + string.digits + "\n+/="
-        flags[point] = _IN_BASE64 * in_base64 | _IS_HEX * (character in string.hexdigits) | _IN_BYTES * in_bytes
+        in_unicode = is_hex or character in "\\u"
+        flags[point] = in_base64 * _IN_BASE64 | is_hex * _IS_HEX | in_bytes * _IN_BYTES | in_unicode * _IN_UNICODE
     return flags
 
 
@@ -49,36 +48,36 @@ def encoded_data(text: str) -> bool:
 
 
 def _runs(text: str) -> Iterator[int]:
-    base64, stretches = _stretches(code_points(text), _FLAGS)
-    yield from base64
-    for start, end in stretches:
+    points = code_points(text)
+    for start, end in _stretches(points, _FLAGS, _IN_BASE64, _IN_BASE64, 64):
+        yield end - start
+    for start, end in _stretches(points, _FLAGS, _IN_BYTES, _IS_HEX, 16):
         # One character more on both sides, because \b looks at them.
         for match in _HEX.finditer(text[max(start - 1, 0) : end + 1]):
             yield match.end() - match.start()
-    if "\\u" in text:
-        for match in _UNICODE.finditer(text):
+    for start, end in _stretches(points, _FLAGS, _IN_UNICODE, _IS_HEX, 32):
+        for match in _UNICODE.finditer(text[start:end]):
             yield match.end() - match.start()
 
 
 @numba.njit(cache=True, nogil=True)
-def _stretches(points: np.ndarray, flags: np.ndarray) -> tuple[list[int], list[tuple[int, int]]]:
-    """Lengths of the runs of base64; bounds of stretches of what runs of bytes consist of, with digits for one."""
-    lengths = [0 for _ in range(0)]  # by which the compiler knows the types
-    bounds = [(0, 0) for _ in range(0)]
-    base64 = in_bytes = digits = 0
-    for i in range(len(points) + 1):
-        flag = flags[min(points[i], 128)] if i < len(points) else 0
-        if flag & _IN_BASE64:
-            base64 += 1
-        else:
-            if base64 >= _SHORTEST_BASE64:
-                lengths.append(base64)
-            base64 = 0
-        if flag & _IN_BYTES:
-            in_bytes += 1
-            digits += (flag & _IS_HEX) != 0
-        else:
-            if digits >= 2 * _FEWEST_BYTES:
-                bounds.append((i - in_bytes, i))
-            in_bytes = digits = 0
-    return lengths, bounds
+def _stretches(points: np.ndarray, flags: np.ndarray, member: int, counted: int, fewest: int) -> list[tuple[int, int]]:
+    """Bounds of the runs of characters with flag `member`, `fewest` of which or more have the flag `counted`.
+
+    Most characters are never looked at: where one of the next `fewest` is no member, no run starts before it.
+    """
+    bounds = [(0, 0) for _ in range(0)]  # by which the compiler knows the type
+    start = 0
+    while start + fewest <= len(points):
+        at = start + fewest - 1
+        while at >= start and flags[min(points[at], 128)] & member:
+            at -= 1
+        if at < start:
+            at, found = start, 0
+            while at < len(points) and flags[min(points[at], 128)] & member:
+                found += (flags[min(points[at], 128)] & counted) != 0
+                at += 1
+            if found >= fewest:
+                bounds.append((start, at))
+        start = at + 1
+    return bounds

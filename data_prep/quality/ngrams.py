@@ -76,14 +76,16 @@ def _repetitions(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             key = np.int64(codes[place]) * len(lengths) + ids[place + n - 1]
             scrambled = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
             slot = np.int64((scrambled >> np.uint64(32)) & np.uint64(mask))
-            while table[slot] >= 0 and keys[table[slot]] != key:
+            code = table[slot]
+            while code >= 0 and keys[code] != key:
                 slot = (slot + 1) & mask
-            if table[slot] < 0:
-                table[slot] = distinct
-                keys[distinct], counts[distinct] = key, 0
+                code = table[slot]
+            if code < 0:
+                code = distinct
+                table[slot], keys[code], counts[code] = code, key, 0
                 distinct += 1
-            codes[place] = table[slot]
-            counts[table[slot]] += 1
+            codes[place] = code
+            counts[code] += 1
         for code in range(distinct):
             if counts[code] > counts[best]:
                 best = code

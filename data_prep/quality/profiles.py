@@ -173,4 +173,5 @@ def measure(
                 values[name] = signal(view)
             except Exception as error:  # one signal must neither end the run nor hide the others
                 failures[name] = f"{type(error).__name__}: {error}"
+    python.parse.cache_clear()
     return values, failures
