@@ -11,7 +11,7 @@ import regex
 from data_prep.quality import shared
 from data_prep.quality.encoded import encoded_data
 from data_prep.quality.group import Group, Value, fraction
-from data_prep.quality.tokens import Tokens, lines_of_many_words
+from data_prep.quality.tokens import MARKS, Tokens, code_points, lines_of_many_words, long_words
 from data_prep.quality.view import View
 
 SIGNALS = Group(shared.SIGNALS)
@@ -81,7 +81,7 @@ def _say_something(lines: Tokens) -> np.ndarray:
     letters = lines.letters(_LONGEST_BOILERPLATE)
     said = letters > 0
     short = np.flatnonzero(said & (letters <= _LONGEST_BOILERPLATE))
-    said[short] = [line.strip("{}();:,") not in _BOILERPLATE for line in lines.strings(short)]
+    said[short] = [line.strip(MARKS) not in _BOILERPLATE for line in lines.strings(short)]
     return said
 
 
@@ -95,20 +95,21 @@ def cate_autogen(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_long_string(view: View) -> Value:
     """Lines of string literals with more than 20 words or punctuation runs, per line of code."""
-    return fraction(lines_of_many_words("\n".join(view.split.strings), 20), view.num_code_lines)
+    return fraction(lines_of_many_words(code_points(view.split.strings.text), 20), view.num_code_lines)
 
 
 @SIGNALS.signal
 def frac_chars_string_length(view: View) -> Value:
     """Characters inside string literals among those of the code."""
-    return fraction(sum(map(len, view.split.strings_in_line)), len(view.split.code))
+    return fraction(view.split.strings_in_line.characters, len(view.split.code))
 
 
 @SIGNALS.signal
 def frac_chars_long_word_length(view: View) -> Value:
     """Characters of words over 20 characters inside string literals, URLs left out, among those of the code."""
-    words = (word for string in view.split.strings_in_line if len(string) > 20 for word in string.split())
-    return fraction(sum(len(w) for w in words if len(w) > 20 and not _URL.search(w)), len(view.split.code))
+    text = view.split.strings_in_line.text
+    words = (text[start:end] for start, end in long_words(code_points(text), 21))
+    return fraction(sum(len(word) for word in words if not _URL.search(word)), len(view.split.code))
 
 
 @SIGNALS.signal
@@ -138,7 +139,7 @@ def adds_literals(line: str) -> bool:
 @SIGNALS.signal
 def cate_encoded_data(view: View) -> Value:
     """1 where a run of base64, hexadecimal bytes or escapes exceeds 1,024 characters, or all fill half the file."""
-    return float(encoded_data(view.text))
+    return float(encoded_data(view.text, view.points))
 
 
 @SIGNALS.signal

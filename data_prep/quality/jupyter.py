@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from data_prep.quality.lexical_split import lexical_split
-from data_prep.quality.split import Split
+from data_prep.quality.split import Literals, Split
 
 _MARKER = re.compile(r"<jupyter_(start|text|code|output)>")
 _NO_OUTPUT = "<empty_output>"
@@ -35,6 +35,6 @@ def without_markers(text: str) -> tuple[str, Callable[[str, str], Split]]:
         "".join(part.code for part in code),
         "\n".join([*others, *(part.comment for part in code)]),
         sum(map(len, others)) + sum(part.comment_characters or 0 for part in code),
-        tuple(literal for part in code for literal in part.literals or ()),
+        Literals("".join(part.strings.text for part in code), sum(part.strings.characters for part in code)),
     )
     return "\n".join(lines) + "\n", lambda text, language: split

@@ -176,13 +176,33 @@ def _whole_lines(points, start, end, done, blank):
 
 
 @numba.njit(cache=True, nogil=True)
+def _end_of_block(points, at, kind, closer, length):
+    """Behind what closes a block, -1 where nothing does; behind the line that closes a pod, or where the text ends."""
+    closer_at = _find(points, closer, at)
+    if kind == POD:
+        return len(points) if closer_at < 0 else _end_of_line(points, closer_at + 1)
+    return -1 if closer_at < 0 else closer_at + length
+
+
+@numba.njit(cache=True, nogil=True)
+def _bounds(points, what, start, end, opener, length, done):
+    """The second pair of bounds of a span, see `scan`; `done` ends the comment before it."""
+    if what == COMMENT or what == DOCSTRING:
+        return _whole_lines(points, start, end, done, _BLANK if what == COMMENT else _BEFORE_DOCSTRING)
+    if what == TEXT or what == TRIPLE_TEXT:
+        first, last = start + length, end - length
+        return first, last if last >= first and _stands(points, last, opener) else end
+    return start, end
+
+
+@numba.njit(cache=True, nogil=True)
 def scan(points, kinds, candidates, openers, lengths, opens, guards, closers, closer_lengths, line_openers):
-    """int64 [spans, 5]: what each is, its start and end, and both once more: of comments widened to whole lines, where
+    """int32 [spans, 5]: what each is, its start and end, and both once more: of comments widened to whole lines, where
     nothing else stands on them, of strings without the quotes.
 
     Args:
       points: uint8 or uint32 [characters].
-      kinds: of code points, see `tokens.kinds`.
+      kinds: of code points, see `tokens.KINDS`.
       candidates: bool [129], the characters that openers start with.
       openers: uint32 [openers, longest], in the order in which they are tried, filled up with zeros.
       lengths: of the openers.
@@ -190,10 +210,7 @@ def scan(points, kinds, candidates, openers, lengths, opens, guards, closers, cl
       closers, closer_lengths: of what closes a block, a pod or a literal; see `openers`.
       line_openers: whether each opener starts with one of a line comment, which it is where its closer is missing.
     """
-    most = 0
-    for point in points:
-        most += _is(candidates, point)
-    found = np.empty((most, 5), np.int64)
+    found = np.empty((len(points), 5), np.int32)  # what is never written to takes no memory
     missing = np.zeros(len(openers), np.bool_)
     at = spans = done = 0
     while at < len(points):
@@ -222,26 +239,17 @@ def scan(points, kinds, candidates, openers, lengths, opens, guards, closers, cl
             elif kind == FIRST:
                 what, end = -1, inside
             else:
-                closer = -1 if missing[o] else _find(points, closers[o], inside)
-                missing[o] = closer < 0
-                what, end = COMMENT, closer + closer_lengths[o]
-                if kind == POD:
-                    end = len(points) if closer < 0 else _end_of_line(points, closer + 1)
-                elif closer < 0:
+                end = -1 if missing[o] else _end_of_block(points, inside, kind, closers[o], closer_lengths[o])
+                what, missing[o] = COMMENT, end < 0
+                if missing[o]:
                     what, end = (COMMENT, _end_of_line(points, inside)) if line_openers[o] else (-1, inside)
             if end >= 0:
                 break
         if what >= 0 and end >= 0:
-            first, last = at, end
-            if what == COMMENT or what == DOCSTRING:
-                first, last = _whole_lines(points, at, end, done, _BLANK if what == COMMENT else _BEFORE_DOCSTRING)
-                done = last
-            elif what == TEXT or what == TRIPLE_TEXT:
-                first = at + lengths[o]
-                closed = end - lengths[o] >= first and _stands(points, end - lengths[o], openers[o])
-                last = end - lengths[o] if closed else end
+            first, last = _bounds(points, what, at, end, openers[o], lengths[o], done)
             found[spans, 0], found[spans, 1], found[spans, 2] = what, at, end
             found[spans, 3], found[spans, 4] = first, last
+            done = last if what == COMMENT or what == DOCSTRING else done
             spans += 1
         at = max(end, at + 1)
     return found[:spans]

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.quality import lexical_scan as scan
-from data_prep.quality.split import Split
-from data_prep.quality.tokens import code_points, kinds
+from data_prep.quality.split import Literals, Split
+from data_prep.quality.tokens import KINDS, code_points, gather, text_of
 
 _SYNTAX = tomllib.loads((Path(__file__).parent / "syntax.toml").read_text("utf-8"))
 FAMILIES = {language: family for family, rules in _SYNTAX.items() for language in rules["languages"]}
@@ -57,30 +57,24 @@ def lexical_split(text: str, language: str) -> Split:
     family = FAMILIES.get(language)
     if family is None:
         return Split(text, "", None)
-    found = _scan(text, family)
-    what, filled = found[:, 0], found[:, 3] < found[:, 4]
-    literals = found[((what == scan.TEXT) | (what == scan.TRIPLE_TEXT)) & filled, 3:].tolist()
-    code: list[str] = []
-    comments: list[str] = []
-    done = characters = 0
-    for kind, start, _, first, last in found[(what == scan.COMMENT) | (what == scan.DOCSTRING)].tolist():
-        code.append(text[done:first])
-        comments.append(text[first:last] if text[last - 1] == "\n" else text[first:last] + "\n")
-        characters += last - start if kind == scan.COMMENT else _written(text[start:last])
-        done = last
-    code.append(text[done:])
-    return Split("".join(code), "".join(comments), characters, tuple(text[start:end] for start, end in literals))
+    points = code_points(text)
+    found = scan.scan(points, KINDS, *_openers(family))
+    what, starts, lasts = found[:, 0], found[:, 1], found[:, 4]
+    of_comment, of_docstring = what == scan.COMMENT, what == scan.DOCSTRING
+    written = int((lasts - starts)[of_comment].sum())
+    written += sum(_written(text[start:end]) for _, start, _, _, end in found[of_docstring].tolist())
+    comments = found[of_comment | of_docstring, 3:]
+    between = np.concatenate(((0,), comments.ravel(), (len(points),)), dtype=np.int32).reshape(-1, 2)
+    strings = found[((what == scan.TEXT) | (what == scan.TRIPLE_TEXT)) & (found[:, 3] < lasts), 3:]
+    literals = Literals(text_of(gather(points, strings, True)), int((strings[:, 1] - strings[:, 0]).sum()))
+    code, comment = gather(points, between, False), gather(points, comments, True)
+    return Split(text_of(code), text_of(comment), written, literals)
 
 
 def spans(text: str, family: str) -> list[Span]:
     """Every comment and literal, in order and without overlaps."""
-    return [Span(_NAMES[what], start, end) for what, start, end, _, _ in _scan(text, family).tolist()]
-
-
-def _scan(text: str, family: str) -> np.ndarray:
-    """See `lexical_scan.scan`."""
-    points = code_points(text)
-    return scan.scan(points, kinds(points), *_openers(family))
+    found = scan.scan(code_points(text), KINDS, *_openers(family))
+    return [Span(_NAMES[what], start, end) for what, start, end, _, _ in found.tolist()]
 
 
 def _written(docstring: str) -> int:

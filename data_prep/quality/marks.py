@@ -114,8 +114,8 @@ def comments(view: View, containing: str = "") -> Iterator[Span]:
 
 
 def strings(view: View) -> Iterator[Span]:
-    """String literals."""
-    return located(view.text, view.split.strings)
+    """Lines of string literals."""
+    return located(view.text, view.split.strings.text.split("\n"))
 
 
 def long_words_in_strings(view: View) -> Iterator[Span]:

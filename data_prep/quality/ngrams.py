@@ -31,12 +31,12 @@ class NgramStatistics:
     word_counts: np.ndarray  # int64 [distinct], in order of first occurrence
 
 
-def ngram_statistics(text: str) -> NgramStatistics:
-    r"""Exact statistics of the words of `text`: runs of word characters (``\w``) and runs of other visible ones.
+def ngram_statistics(points: np.ndarray) -> NgramStatistics:
+    r"""Exact statistics of the words of a text: runs of word characters (``\w``) and runs of other visible ones.
 
     Takes time in proportion to the characters, and memory to the words.
     """
-    tokens = words(text)
+    tokens = words(points)
     found = _repetitions(tokens.ids, tokens.lengths).tolist()
     tops = len(TOP_SIZES)
     return NgramStatistics(

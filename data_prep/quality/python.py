@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 from data_prep.quality.group import Group, Value, fraction
 from data_prep.quality.view import View
@@ -67,19 +69,19 @@ def children(node: ast.AST) -> list[ast.AST]:
     return [child for block in _BLOCKS.get(type(node), ()) for child in getattr(node, block)]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Facts:
     """What one walk over the statements counts."""
 
-    functions: int = 0
-    simple_functions: int = 0  # an optional docstring and a simple return
-    classes: int = 0
-    class_variables: int = 0
-    imports: int = 0
-    passes: int = 0
-    prints: int = 0
-    simple_returns: int = 0  # of nothing, a constant, a name or an attribute
-    variables: int = 0  # statements and parameters that bind a name; walrus and comprehensions are left out
+    functions: int
+    simple_functions: int  # an optional docstring and a simple return
+    classes: int
+    class_variables: int
+    imports: int
+    passes: int
+    prints: int
+    simple_returns: int  # of nothing, a constant, a name or an attribute
+    variables: int  # statements and parameters that bind a name; walrus and comprehensions are left out
 
 
 def facts(view: View) -> Facts | None:
@@ -87,31 +89,33 @@ def facts(view: View) -> Facts | None:
     tree = view.once(syntax_tree)
     if tree is None:
         return None
-    found = Facts()
+    nodes: defaultdict[type, list[Any]] = defaultdict(list)
     for node in statements(tree):
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                found.functions += 1
-                found.simple_functions += _only_returns(node)
-                found.variables += _parameters(node.args)
-            case ast.ClassDef():
-                found.classes += 1
-                found.class_variables += sum(isinstance(child, (ast.Assign, ast.AnnAssign)) for child in node.body)
-            case ast.Assign() | ast.AugAssign() | ast.AnnAssign() | ast.For() | ast.AsyncFor():
-                found.variables += 1
-            case ast.With() | ast.AsyncWith():
-                found.variables += sum(item.optional_vars is not None for item in node.items)
-            case ast.ExceptHandler():
-                found.variables += node.name is not None
-            case ast.Import() | ast.ImportFrom():
-                found.imports += 1
-            case ast.Pass():
-                found.passes += 1
-            case ast.Return():
-                found.simple_returns += _is_simple(node.value)
-            case ast.Expr(ast.Call(ast.Name("print"))):
-                found.prints += 1
-    return found
+        nodes[type(node)].append(node)
+    functions = nodes[ast.FunctionDef] + nodes[ast.AsyncFunctionDef]
+    variables = sum(len(nodes[kind]) for kind in (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.AsyncFor))
+    variables += sum(_parameters(function.args) for function in functions)
+    variables += sum(
+        item.optional_vars is not None for node in nodes[ast.With] + nodes[ast.AsyncWith] for item in node.items
+    )
+    variables += sum(handler.name is not None for handler in nodes[ast.ExceptHandler])
+    members = (member for node in nodes[ast.ClassDef] for member in node.body)
+    return Facts(
+        functions=len(functions),
+        simple_functions=sum(map(_only_returns, functions)),
+        classes=len(nodes[ast.ClassDef]),
+        class_variables=sum(isinstance(member, (ast.Assign, ast.AnnAssign)) for member in members),
+        imports=len(nodes[ast.Import]) + len(nodes[ast.ImportFrom]),
+        passes=len(nodes[ast.Pass]),
+        prints=sum(map(_prints, nodes[ast.Expr])),
+        simple_returns=sum(_is_simple(node.value) for node in nodes[ast.Return]),
+        variables=variables,
+    )
+
+
+def _prints(node: ast.Expr) -> bool:
+    call = node.value
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print"
 
 
 def _only_returns(node: Function) -> bool:

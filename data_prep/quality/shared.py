@@ -60,19 +60,19 @@ for _n in DUPLICATE_SIZES:
 @SIGNALS.signal
 def frac_chars_replacement_symbols(view: View) -> Value:
     """Characters U+FFFD, the trace of a wrong decoding."""
-    return fraction(view.characters.get("\ufffd", 0), len(view.text))
+    return fraction(view.text.count("\ufffd"), len(view.text))
 
 
 @SIGNALS.signal
 def frac_chars_alphabet(view: View) -> Value:
     """Letters of any script among the visible characters."""
-    return fraction(view.count(str.isalpha), view.visible) or 0.0
+    return fraction(view.letters, view.visible) or 0.0
 
 
 @SIGNALS.signal
 def frac_chars_digital(view: View) -> Value:
     """Digits of any script among the visible characters; 1 where none is visible."""
-    return fraction(view.count(str.isdigit), view.visible) if view.visible else 1.0
+    return fraction(view.digits, view.visible) if view.visible else 1.0
 
 
 @SIGNALS.signal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from data_prep.quality import shared
 from data_prep.quality.group import Group, Value, fraction
+from data_prep.quality.tokens import sentences
 from data_prep.quality.view import View
 
 SIGNALS = Group(shared.SIGNALS)
@@ -21,20 +21,17 @@ STOP_WORDS = frozenset(
     if not line.startswith("#")
     for word in line.split()
 )
-_SENTENCE = re.compile(r"\b[^.!?。！？؟]+[.!?。！？؟]*")
 _LINK = re.compile(r"\(https?://")
 _HEX_LITERAL = re.compile(r"0(?<=\b0)[xX][0-9a-fA-F]+\b")
-_READ_MORE = (
-    *("...", "…", "全文", "详情", "详细", "更多"),
-    *("المزيد", "تفاصيل", "اقرأ المزيد"),
-    *("もっと", "詳細", "もっと読む"),
+_READ_MORE = re.compile(
+    r"(?:\.\.\.|…|全文|详情|详细|更多|المزيد|تفاصيل|もっと|詳細|もっと読む)[\]】)>》]*+[^\S\n]*+(?:\n|\Z)"
 )
 RELATED_NAMES = ("readme", "notes", "todo", "description", "cmakelists")
-_BULLET_RANGES = (range(0x25A0, 0x25B0), range(0x25C6, 0x25CC), range(0x25CF, 0x25D7))
 _BULLETS = (
-    *"\u2022\u2023\u2043\u204c\u204d\u2219\u25d8\u25d9\u25e2\u25e3\u25e4\u25e5\u25e6\u25ef\u2611\u2612\u29be\u2b1b\u2b1c\u2b1e\u2b1f\u2b24",
-    *(chr(point) for points in _BULLET_RANGES for point in points),
+    "\u2022\u2023\u2043\u204c\u204d\u2219\u25a0-\u25af\u25c6-\u25cb\u25cf-\u25d6\u25d8\u25d9\u25e2-\u25e6\u25ef\u2611\u2612"
+    "\u29be\u2b1b\u2b1c\u2b1e\u2b1f\u2b24"
 )
+_BULLET = re.compile(rf"\n[^\S\n]*+[{_BULLETS}]")  # searched from the LF, which is quick to find
 
 
 @SIGNALS.signal
@@ -46,13 +43,13 @@ def frac_chars_curly_bracket(view: View) -> Value:
 @SIGNALS.signal
 def num_sentences(view: View) -> Value:
     """Sentences: runs that a full stop, an exclamation or a question mark ends."""
-    return sum(1 for _ in _SENTENCE.finditer(view.text))
+    return sentences(view.points)
 
 
 @SIGNALS.signal
 def num_chars_sentence_length_mean(view: View) -> Value:
     """Mean characters between sentence ends, line ends counting as such. No threshold uses it."""
-    ends = sum(view.characters.get(mark, 0) for mark in ".?!\n")
+    ends = sum(map(view.text.count, ".?!\n"))
     return fraction(len(view.text) - ends, ends + 1)
 
 
@@ -77,14 +74,13 @@ def frac_words_all_caps(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_end_with_readmore(view: View) -> Value:
     """Lines that end in an ellipsis or in "read more" in one of four languages, closing brackets aside."""
-    ends = sum(line.rstrip().rstrip("]】)>》").endswith(_READ_MORE) for line in view.lines)
-    return fraction(ends, len(view.lines))
+    return fraction(len(_READ_MORE.findall(view.text)), len(view.line_lengths))
 
 
 @SIGNALS.signal
 def frac_lines_start_with_bullet(view: View) -> Value:
     """Lines that start with a Unicode bullet."""
-    return fraction(sum(line.lstrip().startswith(_BULLETS) for line in view.lines), len(view.lines))
+    return fraction(len(_BULLET.findall(f"\n{view.text}")), len(view.line_lengths))
 
 
 @SIGNALS.signal
@@ -99,26 +95,23 @@ def entropy_unigram(view: View) -> Value:
 @SIGNALS.signal
 def frac_lines_dupe_lines(view: View) -> Value:
     """Lines that occur at least twice among those that are not blank."""
-    counts = Counter(view.stripped_lines)
-    return fraction(sum(count for count in counts.values() if count > 1), counts.total())
+    counts = view.stripped_lines.counts
+    return fraction(int(counts[counts > 1].sum()), int(counts.sum()))
 
 
 @SIGNALS.signal
 def frac_chars_dupe_lines(view: View) -> Value:
     """Characters of lines that occur at least twice, indentation left out."""
-    counts = Counter(view.stripped_lines)
-    return fraction(
-        sum(len(line) * count for line, count in counts.items() if count > 1),
-        sum(len(line) * count for line, count in counts.items()),
-    )
+    counts = view.stripped_lines.counts
+    characters = view.stripped_lines.lengths * counts
+    return fraction(int(characters[counts > 1].sum()), int(characters.sum()))
 
 
 @SIGNALS.signal
 def frac_chars_hyperlink_html_tag(view: View) -> Value:
     """Links in round brackets and HTML tags among all characters."""
     links = sum(map(link_length, view.text.split())) if "(http" in view.text else 0
-    tags = sum(map(tags_length, view.lines)) if ">" in view.text else 0
-    return fraction(links + tags, len(view.text))
+    return fraction(links + tags_length(view.text), len(view.text))
 
 
 def link_length(word: str) -> int:
@@ -128,11 +121,15 @@ def link_length(word: str) -> int:
     return end + 1 - opener.start() if opener and end > opener.end() else 0
 
 
-def tags_length(line: str) -> int:
-    """Length of all matches of ``<.*?>`` in `line`, in linear time."""
-    total = end = 0
-    while (start := line.find("<", end)) >= 0 and (end := line.find(">", start) + 1):
-        total += end - start
+def tags_length(text: str) -> int:
+    """Length of all matches of ``<.*?>`` in `text`, in linear time."""
+    total = end = line_end = 0
+    while (start := text.find("<", end)) >= 0:
+        if start >= line_end:
+            line_end = (text.find("\n", start) + 1 or len(text) + 1) - 1
+        close = text.find(">", start, line_end)
+        total += close + 1 - start if close >= 0 else 0
+        end = close + 1 if close >= 0 else line_end
     return total
 
 

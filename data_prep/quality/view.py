@@ -49,7 +49,7 @@ class View:
     ):
         if not keep_byte_order_mark:
             text = text.removeprefix(BYTE_ORDER_MARK)
-        self.text = text.replace("\r\n", "\n").replace("\r", "\n")
+        self.text = text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
         self.language = language
         self.size = size
         self.name = path.rpartition("/")[2]
@@ -80,39 +80,50 @@ class View:
         return lines[:-1] if not lines[-1] else lines
 
     @cached_property
+    def points(self) -> np.ndarray:
+        """Code points of the text: integers [characters]."""
+        return tokens.code_points(self.text)
+
+    @cached_property
     def line_lengths(self) -> np.ndarray:
         """Characters of each line, its LF included: int64 [lines]."""
-        return tokens.line_lengths(self.text)
+        return tokens.line_lengths(self.points)
 
     @cached_property
-    def stripped_lines(self) -> list[str]:
+    def stripped_lines(self) -> tokens.Tokens:
         """All lines without leading and trailing white space, blank ones left out."""
-        return [stripped for line in self.lines if (stripped := line.strip())]
+        return tokens.stripped_lines(self.points)
 
     @cached_property
-    def characters(self) -> dict[str, int]:
-        """How often each character occurs."""
-        return tokens.characters(self.text)
+    def _counts(self) -> tuple[int, int, int]:
+        return tokens.counts(self.points)
 
-    def count(self, predicate: Callable[[str], bool]) -> int:
-        """Characters of the text for which `predicate` holds."""
-        return sum(count for character, count in self.characters.items() if predicate(character))
+    @property
+    def letters(self) -> int:
+        """Letters of any script."""
+        return self._counts[0]
 
-    @cached_property
+    @property
+    def digits(self) -> int:
+        """Digits of any script."""
+        return self._counts[1]
+
+    @property
     def visible(self) -> int:
         """Characters that are not white space."""
-        return len(self.text) - self.count(str.isspace)
+        return len(self.text) - self._counts[2]
 
     @cached_property
     def words(self) -> NgramStatistics:
         """Statistics of the normalised words."""
-        return ngram_statistics(normalised(self.within_budget("words"), self.natural_language))
+        self.within_budget("words")
+        return ngram_statistics(normalised(self.points, self.natural_language))
 
     @cached_property
     def raw_words(self) -> dict[str, int]:
         """How often each word and run of punctuation occurs as it stands, case kept."""
         text = self.within_budget("words")
-        found = tokens.words(spaced(text) if self.natural_language == "zh" else text)
+        found = tokens.words(tokens.code_points(spaced(text)) if self.natural_language == "zh" else self.points)
         return dict(zip(found.strings(), found.counts.tolist(), strict=True))
 
     @cached_property
@@ -128,7 +139,7 @@ class View:
     @cached_property
     def squeezed_lines(self) -> tokens.Tokens:
         """The same without any white space."""
-        return tokens.squeezed_lines(self.split.code)
+        return tokens.squeezed_lines(tokens.code_points(self.split.code))
 
     @property
     def num_code_lines(self) -> int:

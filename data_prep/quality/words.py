@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import string
 import unicodedata
 
-from data_prep.quality.tokens import characters
+import numba
+import numpy as np
+
+from data_prep.quality.tokens import code_points, next_unknown, text_of
 
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
@@ -43,29 +45,51 @@ def _normalisation() -> dict[int, str | None]:
 _NORMALISATION = _normalisation()
 # The same with lower-casing for ASCII texts, as bytes.translate wants it: many times faster than str.translate.
 _ASCII = bytes(ord((_NORMALISATION.get(point) or chr(point)).lower()) for point in range(128)) + bytes(128)
-# For other texts the same on their UTF-8, whose bytes from 128 on are left alone, and the rest where it occurs.
-_UTF8 = bytes(ord(_NORMALISATION.get(point) or chr(point)) for point in range(128)) + bytes(range(128, 256))
-_OTHERS = {chr(point): replacement or "" for point, replacement in _NORMALISATION.items() if point >= 128}
-_FEW = 16  # characters to replace one after the other
 _ASCII_DELETED = bytes(point for point in _DELETED if point < 128)
+# For other texts a table of what becomes of each code point: 0 where it has not occurred yet, n + 1 for the code point
+# n, -n - 1 for row n of the next table, and the least number where it depends on its neighbours.
+_FORMS = np.zeros(0x110000, np.int32)
+_DEPENDS = np.iinfo(np.int32).min
+_ROWS = np.zeros((1, 19), np.uint32)  # how many code points, and which; row 0: none
 
 
-def _compatible(text: str, characters: set[str]) -> str:
-    """NFKC of a text of some of these characters: one by one where there are few that it changes, which is faster."""
-    changed = {character: form for character in characters if (form := _form(character)) != character}
-    if None in changed.values() or len(changed) > _FEW:
-        return unicodedata.normalize("NFKC", text)
-    for character, form in changed.items():
-        text = text.replace(character, form or "")
-    return text
+def _learn(character: str) -> None:
+    """Puts into the tables what becomes of a character."""
+    global _ROWS
+    plain = character.translate(_NORMALISATION).lower()
+    form = unicodedata.normalize("NFKC", plain)
+    code_points(form)  # so that their kinds are known
+    if character == "Σ" or any(unicodedata.category(c)[0] == "M" or "\u1100" <= c <= "\u11ff" for c in plain + form):
+        _FORMS[ord(character)] = _DEPENDS
+    elif len(form) == 1:
+        _FORMS[ord(character)] = ord(form) + 1
+    elif not form:
+        _FORMS[ord(character)] = -1
+    else:
+        _FORMS[ord(character)] = -len(_ROWS) - 1
+        _ROWS = np.vstack((_ROWS, np.array([len(form), *map(ord, form.ljust(18, "\0"))], np.uint32)))
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _form(character: str) -> str | None:
-    """The compatibility form of a character, None where it depends on what stands beside it, as with marks and jamo."""
-    form = unicodedata.normalize("NFKC", character)
-    combines = any(unicodedata.category(c)[0] == "M" or "\u1100" <= c <= "\u11ff" for c in (character, form[:1]))
-    return None if combines else form
+@numba.njit(cache=True, nogil=True)
+def _mapped(points: np.ndarray, forms: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+    """What becomes of all code points; None where one of them depends on its neighbours."""
+    size = 0
+    for point in points:
+        if forms[point] == _DEPENDS:
+            return None
+        size += 1 if forms[point] > 0 else rows[-forms[point] - 1, 0]
+    mapped = np.empty(size, np.uint32)
+    size = 0
+    for point in points:
+        if forms[point] > 0:
+            mapped[size] = forms[point] - 1
+            size += 1
+        else:
+            row = -forms[point] - 1
+            for i in range(rows[row, 0]):
+                mapped[size + i] = rows[row, i + 1]
+            size += rows[row, 0]
+    return mapped
 
 
 def tokenise(text: str) -> list[str]:
@@ -78,17 +102,22 @@ def spaced(text: str) -> str:
     return _IDEOGRAPHS.sub(r" \g<0> ", text)
 
 
-def normalised(text: str, language: str | None = None) -> str:
+def normalised(points: np.ndarray, language: str | None = None) -> np.ndarray:
     """Lower-case words between white space: ``a.b_c (D)`` gives ``a b c d``; compatibility forms are unified (NFKC).
 
     NFKC comes last, so it may bring punctuation back (… becomes three dots), which then is a word of its own. Chinese
     (`language` zh) has no spaces between words: see `spaced`.
+
+    Args:
+        points: of the text, see `tokens.code_points`; what is returned is the same of the words.
     """
-    if text.isascii():
-        return text.encode("ascii").translate(_ASCII, _ASCII_DELETED).decode("ascii")
-    plain = text.encode("utf-8", "surrogatepass").translate(_UTF8, _ASCII_DELETED).decode("utf-8", "surrogatepass")
-    found = characters(plain)
-    for character in found.keys() & _OTHERS.keys():
-        plain = plain.replace(character, _OTHERS[character])
-    plain = _compatible(plain.lower(), set("".join(found).lower()))
-    return spaced(plain) if language == "zh" else plain
+    if points.dtype == np.uint8:
+        return np.frombuffer(points.tobytes().translate(_ASCII, _ASCII_DELETED), np.uint8)
+    at = 0
+    while (at := next_unknown(points, _FORMS, at)) < len(points):
+        _learn(chr(points[at]))
+    plain = _mapped(points, _FORMS, _ROWS)
+    if plain is None:
+        text = text_of(points).translate(_NORMALISATION).lower()
+        plain = code_points(unicodedata.normalize("NFKC", text))
+    return code_points(spaced(text_of(plain))) if language == "zh" else plain

@@ -20,6 +20,7 @@ from data_prep import languages
 from data_prep.quality import lexical_split as lexical
 from data_prep.quality.lexical_split import lexical_split
 from data_prep.quality.pygments_split import pygments_split
+from data_prep.quality.split import Literals
 
 FRAGMENTS = [
     "//",
@@ -105,8 +106,8 @@ def test_lexical_split(language: str, text: str, code: str, comment: str):
 
 def test_literals_know_escapes_and_comments_with_apostrophes():
     split = lexical_split('// don\'t\nputs("say \\"hi\\""); // isn\'t\nputs("x");\n', "c")
-    assert split.literals == ('say \\"hi\\"', "x")
-    assert split.strings == split.literals
+    assert split.strings == Literals('say \\"hi\\"\nx\n', len('say \\"hi\\"x'))
+    assert split.strings_in_line == split.strings
 
 
 def test_a_language_without_known_comments_has_none():
