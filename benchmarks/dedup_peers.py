@@ -159,9 +159,9 @@ def read_corpus(corpus: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
 
 
 def choose(unique: pathlib.Path, chosen: pathlib.Path, limit: int) -> pathlib.Path:
-    """About `limit` of the documents, the same ones every time."""
+    """About `limit` of the documents, the same ones every time; all of them with 0."""
     chosen.mkdir()
-    share = limit / size_and_count(unique)[1]
+    share = limit / size_and_count(unique)[1] if limit else 1
     for number, table in enumerate(docs.read(epath.Path(unique), batch_rows=4096)):
         drawn = [draw("peers", path) < share for path in table["path"].to_pylist()]  # all versions of a file or none
         write_parquet(iter([table.filter(pa.array(drawn))]), epath.Path(chosen / f"part-{number:05d}.parquet"))
@@ -258,9 +258,7 @@ def main() -> None:
     bands, rows = flags.bands, flags.rows
     threshold = (1 - 0.5 ** (1 / bands)) ** (1 / rows)
     try:
-        source = read_corpus(flags.corpus, work)
-        if flags.files:
-            source = choose(source, work / "input", flags.files)
+        source = choose(read_corpus(flags.corpus, work), work / "input", flags.files)
         print("{:.1f} MB, {:,} files; ".format(*size_and_count(source)), end="")
         print(f"{bands} x {rows}, threshold {threshold:.3f}; load {os.getloadavg()[0]:.1f}", flush=True)
         by_ours, limit = similarities(source, our_shingles()), float("inf")
