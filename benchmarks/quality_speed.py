@@ -10,8 +10,10 @@ kind and another machine. One core, warm; only the part about workers takes more
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -129,6 +131,24 @@ def print_workers(profile: str, files: list[tuple[str, bytes]], copies: int) -> 
             f"two workers are {walls[0] / walls[1]:.2f} times one (load {load:.1f} on {os.cpu_count()} cores); ", end=""
         )
         print("same bytes" if len(digests) == 1 else "DIFFERENT BYTES")
+    print(f"two loops that share nothing but the machine are {ceiling(profile, files):.2f} times one")
+
+
+def ceiling(profile: str, files: list[tuple[str, bytes]]) -> float:
+    """What two processes are to one where each measures half of the files, started and warm."""
+    shares = [files[::2], files[1::2]]
+    with concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(seconds_taken, shares, [profile] * 2))
+        alone = sum(pool.submit(seconds_taken, share, profile).result() for share in shares)
+        return alone / max(pool.map(seconds_taken, shares, [profile] * 2))
+
+
+def seconds_taken(files: list[tuple[str, bytes]], profile: str) -> float:
+    how, groups = profile_named(profile), rules.load(profile=profile)
+    start = time.perf_counter()
+    for path, data in files:
+        records.record(path, data, how, groups)
+    return time.perf_counter() - start
 
 
 def watch(process: psutil.Popen) -> tuple[int, float]:

@@ -26,6 +26,7 @@ from etils import epath
 from data_prep import files, tasks
 from data_prep.progress import Progress
 from data_prep.tasks import TableFn
+from data_prep.workers import server
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 32 << 20
@@ -182,10 +183,7 @@ _worker_count: Any  # a multiprocessing.Value: rows done by all workers
 
 
 def _run_in_pool(fn: TableFn, parts: Sequence[tasks.Part], workers: int, progress: Progress, label: str) -> None:
-    # A forked copy of a process that runs threads (JAX, gRPC) may deadlock, so workers come from a clean server.
-    context = multiprocessing.get_context("forkserver")
-    # Where there is pandas, Arrow imports it at its first conversion: a quarter of a second for each worker.
-    context.set_forkserver_preload(["data_prep.engine", "pandas"])
+    context = server(getattr(fn, "func", fn).__module__)  # of a partial: its function's
     count = context.Value("q", 0)
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (fn, count))
     try:

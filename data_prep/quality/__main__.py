@@ -12,19 +12,15 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from etils import epath
-
-from data_prep import command
-from data_prep.quality import records, rules
-from data_prep.quality.profiles import PROFILES
+from data_prep import command, workers
 
 
 @command.one_line_errors
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command.parser("data_prep.quality", __doc__)
     parser.add_argument("directories", nargs="+", metavar="DIR", help="paths in the records are relative to it")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="refinecode", help="default: refinecode")
-    parser.add_argument("--out", type=epath.Path, required=True, help="JSON-lines file to write")
+    parser.add_argument("--profile", default="refinecode", help="reference or refinecode (default)")
+    parser.add_argument("--out", required=True, help="JSON-lines file to write")
     parser.add_argument("--workers", type=int, default=0, help="processes, 0 for one per core (default)")
     parser.add_argument(
         "--threshold",
@@ -34,9 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="rules that replace those of a group; none after the = switches them off",
     )
     flags = parser.parse_args(argv)
+    if flags.workers != 1:
+        workers.server("data_prep.quality.records")  # imports there while the next lines import here
+    from etils import epath
+
+    from data_prep.quality import records, rules
+
     logging.basicConfig(level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(message)s")
     thresholds = rules.parse_overrides(flags.threshold)
-    count = records.write(flags.directories, flags.out, flags.profile, thresholds, flags.workers)
+    out = epath.Path(flags.out)
+    count = records.write(flags.directories, out, flags.profile, thresholds, flags.workers)
     if not count:
         print(f"there are no files below {', '.join(flags.directories)}; {flags.out} is empty", file=sys.stderr)
     return 0

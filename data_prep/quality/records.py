@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from data_prep.quality.profiles import Profile, measure, profile_named
 from data_prep.sources import notebooks
 from data_prep.sources.reference import printable
 
-FILES_PER_PART = 64
+PART_FILES, PART_BYTES = 64, 1 << 20  # most of both, so that all workers end at about the same time
 
 
 def record(path: str, data: bytes, profile: Profile, groups: Mapping[str, rules.Rules]) -> dict[str, Any]:
@@ -131,7 +132,9 @@ def write(
 
 
 def list_files(top: str) -> list[tuple[bytes, str]]:
-    """(location, path below `top` with slashes) of each regular file, by path. Links and .git are left out.
+    """(location, path below `top` with slashes) of each regular file, by path.
+
+    Links, .git and directories that may not be read are left out.
 
     Raises:
         FileNotFoundError: there is no such directory.
@@ -139,11 +142,15 @@ def list_files(top: str) -> list[tuple[bytes, str]]:
     if not os.path.isdir(top):
         raise FileNotFoundError(f"{top} is no directory")
     found = []
-    for directory, subdirectories, names in os.walk(os.fsencode(top)):
-        subdirectories[:] = [name for name in subdirectories if name != b".git"]
-        for location in (os.path.join(directory, name) for name in names):
-            if os.path.isfile(location) and not os.path.islink(location):
-                found.append((location, printable(os.path.relpath(location, os.fsencode(top)))))
+    pending = [(os.fsencode(top), b"")]
+    while pending:
+        directory, below = pending.pop()
+        with contextlib.suppress(PermissionError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and entry.name != b".git":
+                    pending.append((entry.path, below + entry.name + b"/"))
+                elif entry.is_file(follow_symlinks=False):
+                    found.append((entry.path, printable(below + entry.name)))
     return sorted(found, key=lambda file: file[1])
 
 
@@ -154,19 +161,29 @@ def _write_parts(scratch: epath.Path, files: Sequence[tuple[bytes, str]], call: 
     for (location, path), state in zip(files, states, strict=True):
         key.update(f"\0{location!r}\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
     directory = scratch / key.hexdigest()[:16]
-    count = -(-len(files) // FILES_PER_PART)
-    parts = [directory / f"part-{i:05d}.parquet" for i in range(count)]
+    chunks = _chunks([state.st_size for state in states])
+    parts = [directory / f"part-{i:05d}.parquet" for i in range(len(chunks))]
     if not directory.exists():
         if scratch.exists():
             scratch.rmtree()
         directory.mkdir(parents=True)
         (scratch / "records").mkdir()
-    for i, part in enumerate(parts):
+    for part, chunk in zip(parts, chunks, strict=True):
         if not part.exists():
-            chosen = files[i * FILES_PER_PART : (i + 1) * FILES_PER_PART]
-            columns = {"location": [location for location, _ in chosen], "path": [path for _, path in chosen]}
-            write_parquet(iter([pa.table(columns)]), part)
+            locations, paths = zip(*files[chunk], strict=True)
+            write_parquet(iter([pa.table({"location": locations, "path": paths})]), part)
     return parts
+
+
+def _chunks(sizes: Sequence[int]) -> list[slice]:
+    """Runs of consecutive files for a part each."""
+    found, start, total = [], 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and (i - start == PART_FILES or total + size > PART_BYTES):
+            found.append(slice(start, i))
+            start, total = i, 0
+        total += size
+    return [*found, slice(start, len(sizes))] if sizes else []
 
 
 def _record_table(table: pa.Table, profile: str, groups: Mapping[str, rules.Rules]) -> pa.Table:

@@ -88,7 +88,7 @@ def test_mistakes_are_told(flags: list[str], tree: pathlib.Path, tmp_path: pathl
 
 
 def test_workers_and_interruptions_do_not_change_the_bytes(tree: pathlib.Path, tmp_path: pathlib.Path, monkeypatch):
-    monkeypatch.setattr(records, "FILES_PER_PART", 2)
+    monkeypatch.setattr(records, "PART_FILES", 2)
     one, two = epath.Path(tmp_path / "one.jsonl"), epath.Path(tmp_path / "two.jsonl")
     records.write([str(tree)], one, "refinecode", {}, workers=1)
     measured = []
