@@ -65,7 +65,7 @@ def _local(hidden, lm_head, targets, weights, *, chunk: int, z_loss: float, layo
         layout.axes("embed"),
         layout.axes("vocab"),
     )
-    lm_head = jax.lax.all_gather(lm_head, of_embed, axis=0, tiled=True)
+    lm_head = layout.gather(lm_head, "embed", axis=0)
     targets = targets - jax.lax.axis_index(of_vocab) * lm_head.shape[1]  # numbered from this device's first entry
     count = targets.size
     size = largest_divisor(count, chunk)
@@ -93,9 +93,11 @@ def _local(hidden, lm_head, targets, weights, *, chunk: int, z_loss: float, layo
     pieces = [x.reshape(count // size, size, *x.shape[2:]) for x in (hidden, targets, weights)]
     (sums, lm_head_grad), hidden_grad = jax.lax.scan(step, start, pieces)
     hidden_grad = jax.lax.psum(hidden_grad.reshape(hidden.shape), of_vocab)
-    lm_head_grad = jax.lax.psum_scatter(lm_head_grad, of_embed, scatter_dimension=0, tiled=True)
-    lm_head_grad = jax.lax.psum(lm_head_grad, tuple(a for a in of_tokens if a not in of_embed))
-    return jax.lax.psum(sums, of_tokens), hidden_grad, lm_head_grad.astype(lm_head.dtype)
+    lm_head_grad = layout.sum_scatter(lm_head_grad, "embed", axis=0)
+    lm_head_grad = jax.lax.psum(lm_head_grad, tuple(a for a in of_tokens if a not in of_embed)).astype(lm_head.dtype)
+    # Summed before the layers see their gradient: else the whole of it, in fp32, lives until they are through.
+    hidden_grad, lm_head_grad = jax.lax.optimization_barrier((hidden_grad, lm_head_grad))
+    return jax.lax.psum(sums, of_tokens), hidden_grad, lm_head_grad
 
 
 def _backward(chunk, z_loss, layout, gradients, cotangents):

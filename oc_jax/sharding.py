@@ -96,6 +96,18 @@ class Layout:
         """Asks XLA to lay out `x` by the logical names of its axes."""
         return jax.lax.with_sharding_constraint(x, self.sharding(*names))
 
+    def gather(self, x: jax.Array, name: str, axis: int) -> jax.Array:
+        """Within a `shard_map`: all of `axis` of `x`, which the logical axis `name` splits."""
+        if self.ways(name) == 1:  # not left to XLA, which copies the array on CPU
+            return x
+        return jax.lax.all_gather(x, self.axes(name), axis=axis, tiled=True)
+
+    def sum_scatter(self, x: jax.Array, name: str, axis: int) -> jax.Array:
+        """Within a `shard_map`: the sum of `x` over the devices along `name`; each keeps its part of `axis`."""
+        if self.ways(name) == 1:
+            return x
+        return jax.lax.psum_scatter(x, self.axes(name), scatter_dimension=axis, tiled=True)
+
     @property
     def batch_shards(self) -> int:
         """Into how many parts the batch axis is split."""

@@ -81,17 +81,20 @@ def make_train_step(
         hidden = model(batch.tokens, batch.positions, batch.segment_ids, layout=layout)
         return cross_entropy(hidden, params["lm_head"], batch.targets, batch.weights, loss_chunk, z_loss, layout)
 
-    def accumulate(params: Params, totals, batch: Batch):
-        total_loss, total_weight, total_grads = totals
+    def sums(params: Params, batch: Batch):
         (_, loss), grads = jax.value_and_grad(loss_sum, has_aux=True)(params, batch)
-        grads = jax.lax.optimization_barrier(grads)  # else libtpu tries to sum over devices after the loop, and crashes
-        totals = (total_loss + loss, total_weight + jnp.sum(batch.weights), jax.tree.map(jnp.add, total_grads, grads))
-        return totals, None
+        return loss, jnp.sum(batch.weights), grads
+
+    def accumulate(params: Params, totals, batch: Batch):
+        # The barrier: else libtpu tries to sum over devices after the loop, and crashes.
+        return jax.tree.map(jnp.add, totals, jax.lax.optimization_barrier(sums(params, batch))), None
 
     def train_step(state: TrainState, batch: Batch):
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        totals = (jnp.float32(0), jnp.float32(0), zeros)
-        (loss, weight, grads), _ = jax.lax.scan(functools.partial(accumulate, state.params), totals, batch)
+        if len(batch.tokens) == 1:
+            loss, weight, grads = sums(state.params, jax.tree.map(lambda x: x[0], batch))
+        else:
+            zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, state.params))
+            (loss, weight, grads), _ = jax.lax.scan(functools.partial(accumulate, state.params), zeros, batch)
         weight = jnp.maximum(weight, 1.0)  # a batch without a single target leaves the weights to decay alone
         grads = jax.tree.map(lambda g: g / weight, grads)
         update = optax.with_extra_args_support(optimizer).update
