@@ -29,8 +29,8 @@ from oc_jax.sharding import Layout, MeshConfig, make_layout
 from oc_jax.tokenizer import Tokenizer
 
 SMALLEST_LENGTH = 128  # of the caches; it doubles, so that few shapes are compiled
-PIECE = 512  # tokens of a prompt that are read at once; shorter ones in the next power of two, at least …
-SMALLEST_PIECE = 64
+PIECE = 512  # tokens of a prompt that are read at once; its rest in the powers of two that fit, down to …
+SMALLEST_PIECE = 32  # to which the last tokens are padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +132,7 @@ class Engine:
         running = [(slot, c) for slot, c in enumerate(self._running) if c is not None]
         if not running:
             return []
+        self._reserve(max(len(c.request.prompt) + len(c.tokens) for _, c in running) + sampling.STEPS)
         active = np.zeros(self.slots, bool)
         active[[slot for slot, _ in running]] = True
         logprobs = any(c.request.logprobs for _, c in running)
@@ -161,6 +162,8 @@ class Engine:
         for slot, completion in enumerate(self._running):
             if completion is not None and completion.finish_reason:  # cancelled
                 self._running[slot] = None
+        if not any(self._running) and self._length > SMALLEST_LENGTH:
+            self._state, self._length = None, 0  # the next ones may be short
         for slot in range(self.slots):
             while self._running[slot] is None and self._waiting:
                 completion = self._waiting.popleft()
@@ -171,23 +174,27 @@ class Engine:
     def _read(self, request: Request, slot: int) -> None:
         """Prefill: the prompt into the caches of `slot`."""
         total = len(request.prompt)
-        self._reserve(min(total + request.max_new_tokens, self.config.max_position_embeddings))
+        self._reserve(total)
         settings = sampling.Settings(
             np.int32(request.max_new_tokens),
             np.float32(request.temperature),
             np.float32(request.top_p),
             np.uint32(request.seed % 2**32),
         )
-        for start in range(0, total, PIECE):
-            piece = request.prompt[start : start + PIECE]
-            tokens = np.full(min(PIECE, _power_of_two(len(piece), SMALLEST_PIECE)), self.tokenizer.pad, np.int32)
+        for start, width in _pieces(total):
+            piece = request.prompt[start : start + width]
+            tokens = np.full(width, self.tokenizer.pad, np.int32)
             tokens[: len(piece)] = piece
             where = np.int32(slot), tokens, np.int32(start), np.int32(total)
             assert self._state is not None
             self._state = sampling.admit(self.config, self.weights, self._state, *where, settings)
 
     def _reserve(self, length: int) -> None:
-        """Makes the caches at least `length` long."""
+        """Makes the caches at least `length` long, or as the context if that is shorter.
+
+        Every step reads them whole, so they grow with what stands in them, not with what a request may ask for.
+        """
+        length = min(length, self.config.max_position_embeddings)
         if length <= self._length:
             return
         self._length = _power_of_two(length, SMALLEST_LENGTH)  # so the padding of a prompt's last piece fits, too
@@ -266,6 +273,15 @@ class Engine:
 
 def _power_of_two(n: int, least: int) -> int:
     return max(least, 1 << (n - 1).bit_length())
+
+
+def _pieces(total: int) -> Iterator[tuple[int, int]]:
+    """(start, width) of the pieces in which a prompt of `total` tokens is read."""
+    start = 0
+    while start < total:
+        width = min(PIECE, max(SMALLEST_PIECE, 1 << (total - start).bit_length() - 1))
+        yield start, width
+        start += width
 
 
 def _prompts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[list[int]]:

@@ -2,7 +2,8 @@
 
 `model.Transformer` says what the model is. Here every layer's arrays stand on their own (a slice of a stacked array
 would be copied before it is used, which takes as long as using it), those that read the same input are one array, and
-all are matrices of outputs by inputs, which CPUs multiply fastest by few rows and XLA does not transpose first.
+all are matrices of outputs by inputs. Activations stand in columns, one for each token: then CPUs read the weights as
+they lie, where XLA would transpose them at every step.
 """
 
 from __future__ import annotations
@@ -95,47 +96,39 @@ def grown(caches: Sequence[Cache], length: int) -> list[Cache]:
 def forward(
     config: ModelConfig, weights: Weights, tokens: jax.Array, positions: jax.Array, caches: Sequence[Cache | None]
 ) -> tuple[jax.Array, list[Any]]:
-    """Hidden states [batch, length, embed] of `tokens` at `positions` [batch, length], and the caches with them.
+    """Hidden states [embed, batch · length] of `tokens` at `positions` [batch, length], and the caches with them.
 
     Without caches (None for each layer) a row is a text from its beginning.
     """
-    x = weights.embedding[tokens]
+    x = weights.embedding[tokens.reshape(-1)].T
     after = []
     for layer, cache in zip(weights.layers, caches, strict=True):
         attended, cache = _attend(config, layer, _norm(config, x, layer.attention_norm), positions, cache)
         x = x + attended
-        gate_up = _project(_norm(config, x, layer.mlp_norm), layer.gate_up).reshape(*tokens.shape, -1, 2)
-        x = x + _project(jax.nn.silu(gate_up[..., 0]) * gate_up[..., 1], layer.down)
+        gate_up = (layer.gate_up @ _norm(config, x, layer.mlp_norm)).reshape(-1, 2, x.shape[1])
+        x = x + layer.down @ (jax.nn.silu(gate_up[:, 0]) * gate_up[:, 1])
         after.append(cache)
     return _norm(config, x, weights.norm), after
 
 
 def logits(weights: Weights, hidden: jax.Array) -> jax.Array:
-    """fp32 [..., vocab] of hidden states [..., embed]."""
-    return _project(hidden, weights.lm_head, jnp.float32)
-
-
-def _project(x: jax.Array, w: jax.Array, dtype: Any = None) -> jax.Array:
-    """x [..., inputs] times w [outputs, inputs]."""
-    flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), w, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
-    return flat.reshape(*x.shape[:-1], -1)
+    """fp32 [vocab, tokens] of hidden states [embed, tokens]."""
+    return jnp.matmul(weights.lm_head, hidden, preferred_element_type=jnp.float32)
 
 
 def _attend(config: ModelConfig, layer: Layer, x, positions, cache: Cache | None) -> tuple[jax.Array, Cache | None]:
-    batch, length, _ = x.shape
-    together = _project(x, layer.qkv).reshape(batch, length, config.num_key_value_heads, -1, config.head_dim)
-    q, k, v = (
-        together[..., :-2, :].reshape(batch, length, -1, config.head_dim),
-        together[..., -2, :],
-        together[..., -1, :],
-    )
-    q, k = rope(q, positions, config.rope_theta), rope(k, positions, config.rope_theta)
+    batch, length = positions.shape
+    heads = (layer.qkv @ x).reshape(config.num_key_value_heads, -1, config.head_dim, batch, length)
+    heads = heads.transpose(3, 4, 0, 1, 2)  # [batch, length, kv_heads, group + 2, head_dim]
+    turned = heads[..., :-1, :].reshape(batch, length, -1, config.head_dim)
+    turned = rope(turned, positions, config.rope_theta).reshape(heads[..., :-1, :].shape)
+    q, k, v = turned[..., :-1, :].reshape(batch, length, -1, config.head_dim), turned[..., -1, :], heads[..., -1, :]
     if cache is None:
         out = attention(q, k, v, positions=positions, backend=config.attention_backend)
     else:
         cache = _written(cache, k, v, positions)
         out = _attend_to_cache(q, positions, cache)
-    return _project(out.reshape(batch, length, -1), layer.o), cache
+    return layer.o @ out.reshape(x.shape[1], -1).T, cache
 
 
 def _written(cache: Cache, k: jax.Array, v: jax.Array, positions: jax.Array) -> Cache:
@@ -170,5 +163,5 @@ def _attend_to_cache(q: jax.Array, positions: jax.Array, cache: Cache) -> jax.Ar
 
 def _norm(config: ModelConfig, x: jax.Array, scale: jax.Array) -> jax.Array:
     y = x.astype(jnp.float32)
-    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + config.rms_norm_eps)
-    return y.astype(x.dtype) * scale
+    y *= jax.lax.rsqrt(jnp.mean(y * y, axis=0, keepdims=True) + config.rms_norm_eps)
+    return y.astype(x.dtype) * scale[:, None]

@@ -111,7 +111,7 @@ def test_equal_prompts_in_a_list_draw_apart_and_a_seed_repeats_them(engine):
 def test_draws_follow_the_distribution_and_stay_in_the_nucleus():
     probabilities = np.array([0.5, 0.3, 0.15, 0.05])
     rows = 4000
-    logits = jnp.broadcast_to(jnp.log(probabilities), (rows, 4))
+    logits = jnp.broadcast_to(jnp.log(probabilities)[:, None], (4, rows))
     count, seeds = jnp.zeros(rows, jnp.int32), jnp.arange(rows, dtype=jnp.uint32)
 
     def shares(temperature, top_p):
@@ -178,6 +178,8 @@ def test_settings_out_of_range_are_refused(bad):
 
 def test_shapes_are_few():
     assert [decode._power_of_two(n, 64) for n in (1, 64, 65, 128, 129, 512)] == [64, 64, 128, 128, 256, 512]
+    assert [[width for _, width in decode._pieces(n)] for n in (1, 32, 33, 150)] == [[32], [32], [32, 32], [128, 32]]
+    assert [*decode._pieces(1100)] == [(0, 512), (512, 512), (1024, 64), (1088, 32)]
 
 
 @pytest.mark.slow
