@@ -103,7 +103,7 @@ class LocalEngine:
                 _run_in_pool(fn, [parts[i] for i in missing], workers, progress, label)
             else:
                 for i in missing:
-                    parts[i](fn, progress.update)
+                    _write(parts[i], fn, progress.update)
 
 
 def map_parts(
@@ -226,5 +226,9 @@ def _work(part: tasks.Part) -> None:
         with _worker_count.get_lock():
             _worker_count.value += n
 
-    part(_worker_fn, advance)
-    pa.default_memory_pool().release_unused()  # or a worker's memory grows with the number of its parts
+    _write(part, _worker_fn, advance)
+
+
+def _write(part: tasks.Part, fn: TableFn, advance: tasks.Advance) -> None:
+    part(fn, advance)
+    pa.default_memory_pool().release_unused()  # or memory grows with the number of parts

@@ -24,6 +24,7 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 10_000
 _REPORTS = (200, 0.1)  # of the parser's progress: as many at first, and for each byte that it has come
 _CHUNK = 1 << 16
+_READ = bytearray()  # what the parser reads, always the same object, for the binding never lets go of one
 _DEPTH = np.zeros(256, np.int8)
 _DEPTH[list(b"([{")] = 1
 _DEPTH[list(b")]}")] = -1
@@ -116,7 +117,8 @@ def _parse(language: str, text: str) -> Parsed | None:
         return has_error or reports > _REPORTS[0] + _REPORTS[1] * furthest
 
     def read(position: int, _: object) -> bytes:
-        return source[position : position + _CHUNK]
+        _READ[:] = source[position : position + _CHUNK]
+        return _READ
 
     try:
         tree = Parser(_grammar(language)[0]).parse(read, progress_callback=stop)

@@ -156,12 +156,14 @@ def list_files(top: str) -> list[tuple[bytes, str]]:
 
 def _write_parts(scratch: epath.Path, files: Sequence[tuple[bytes, str]], call: str) -> list[epath.Path]:
     """Lists of files to work on; those of an earlier call are kept with their results if nothing has changed."""
-    states = [os.stat(location) for location, _ in files]
+    sizes = []
     key = hashlib.sha256(call.encode())
-    for (location, path), state in zip(files, states, strict=True):
+    for location, path in files:
+        state = os.stat(location)
+        sizes.append(state.st_size)
         key.update(f"\0{location!r}\0{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
     directory = scratch / key.hexdigest()[:16]
-    chunks = _chunks([state.st_size for state in states])
+    chunks = _chunks(sizes)
     parts = [directory / f"part-{i:05d}.parquet" for i in range(len(chunks))]
     if not directory.exists():
         if scratch.exists():

@@ -6,6 +6,8 @@ requirements-reference.txt.
 
 from __future__ import annotations
 
+import warnings
+
 from data_prep.quality.group import Group, Value, fraction
 from data_prep.quality.view import View
 
@@ -20,7 +22,9 @@ def page_text(view: View) -> str | None:
 
     source = view.within_budget("HTML tree", MAX_CHARACTERS)
     try:
-        return bs4.BeautifulSoup(source, "html.parser").get_text()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", bs4.MarkupResemblesLocatorWarning)
+            return bs4.BeautifulSoup(source, "html.parser").get_text()
     except (AssertionError, ValueError, RecursionError, bs4.ParserRejectedMarkup):
         return None
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 import time
+import tracemalloc
 
 import hypothesis
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from data_prep import languages
 from data_prep.quality import __main__ as command
 from data_prep.quality import records, rules
-from data_prep.quality.profiles import profile_named
+from data_prep.quality.profiles import PROFILES, measure, profile_named
 
 EXTENSIONS = [
     ".py",
@@ -117,3 +118,18 @@ def test_a_megabyte_that_is_no_program_is_refused_the_same_way_each_time(unit: s
     one, two = (records.record("a.js", data, profile, groups) for _ in range(2))
     assert one == two
     assert one["keep"] == 0 or languages.detect("a.js", None)[0] != "javascript"
+
+
+def test_memory_does_not_grow_with_files_parsed():
+    def measured(number: int) -> None:
+        measure(f"const a{number} = (x) => x + 1;\n" * 2000, "typescript", "code", None, PROFILES["refinecode"])
+
+    measured(0)
+    tracemalloc.start()
+    try:
+        for number in range(1, 31):
+            measured(number)
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 500_000  # the text of one file is 60,000
