@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tree_sitter_javascript
@@ -116,7 +116,7 @@ def _parse(language: str, text: str) -> Parsed | None:
             furthest = position
         return has_error or reports > _REPORTS[0] + _REPORTS[1] * furthest
 
-    def read(position: int, _: object) -> bytes:
+    def read(position: int, _: object) -> Any:
         _READ[:] = source[position : position + _CHUNK]
         return _READ
 

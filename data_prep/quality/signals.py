@@ -12,6 +12,7 @@ import inspect
 import tomllib
 from pathlib import Path
 
+from data_prep import command
 from data_prep.quality import rules
 from data_prep.quality.group import Signal
 from data_prep.quality.profiles import PROFILES
@@ -138,4 +139,5 @@ def _row(signal: Described) -> str:
 
 
 if __name__ == "__main__":
+    command.parser("data_prep.quality.signals", __doc__).parse_args()
     print(markdown(), end="")
