@@ -40,6 +40,7 @@ from data_prep.engine import LocalEngine  # noqa: E402
 from data_prep.files import write_parquet  # noqa: E402
 from data_prep.quality import stages  # noqa: E402
 from data_prep.spark import SparkEngine  # noqa: E402
+from data_prep.workers import server  # noqa: E402
 
 FILE_BYTES, BLOCK_BYTES = 5000, 500  # of a made-up file, about the mean of source code, and of what it consists of
 PART_FILES = 3000
@@ -314,6 +315,7 @@ def main() -> None:
     sections = flags.sections or SECTIONS
     if not pathlib.Path(flags.tables).is_dir():
         sys.exit(f"skipped: {flags.tables} is not there; benchmarks/corpora.py makes it")
+    server(__name__)  # imports it once for the workers of all that follows
     with tempfile.TemporaryDirectory(dir=flags.scratch) as scratch:
         top = epath.Path(scratch)
         (raw,) = fresh(top, "preprocess")
