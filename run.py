@@ -35,6 +35,7 @@ RECIPE_MODES = {
     "train": "only the training stages of run.recipe; the data sets have to be there",
     "follow": "evaluate the checkpoints of a training that another process runs in --workdir",
     "aot": "compile the training stages for a --topology of TPUs that is not there; what they need",
+    "plan": "search mesh, remat and micro-batches for the fastest training step that fits a --topology",
     "print": "print the resolved configuration and the stages, run nothing",
 }
 
@@ -111,8 +112,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="this is one of several processes, which train together: auto (TPU pods, GKE, Slurm, MPI), or "
         "HOST:PORT,COUNT,INDEX",
     )
-    parser.add_argument("--topology", help="aot: a slice as libtpu names it, for instance v5p:4x4x8")
-    parser.add_argument("--slices", type=int, default=1, help="aot: how many such slices")
+    parser.add_argument("--topology", help="aot, plan: a slice as libtpu names it, for instance v5p:4x4x8")
+    parser.add_argument("--slices", type=int, default=1, help="aot, plan: how many such slices")
     parser.add_argument("-h", "--help", action="store_true", help="show this and stop")
     return parser
 
@@ -213,7 +214,7 @@ def run_recipe(flags: argparse.Namespace) -> None:
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
         raise recipe.RecipeError(f"run.recipe names a stage twice: {', '.join(names)}; give each its own scope")
-    if flags.mode in ("train", "aot", "follow"):
+    if flags.mode in ("train", "aot", "plan", "follow"):
         stages = [stage for stage in stages if stage.selector.endswith("train.train")]
     check_scopes(flags.gin_bindings, stages)
     if missing := recipe.unbound(stages):
@@ -227,7 +228,7 @@ def run_recipe(flags: argparse.Namespace) -> None:
         raise recipe.RecipeError("give a directory for the results with --workdir")
     workdir = epath.Path(os.path.abspath(flags.workdir) if "://" not in flags.workdir else flags.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    if flags.mode == "aot":
+    if flags.mode in ("aot", "plan"):
         return compile_stages(flags, stages, workdir)
     if flags.mode == "follow":
         from oc_jax import evals
@@ -245,8 +246,8 @@ def run_recipe(flags: argparse.Namespace) -> None:
 
 
 def compile_stages(flags: argparse.Namespace, stages, out) -> None:
-    """One ahead-of-time report for each training stage whose step differs from those before it."""
-    from oc_jax import aot
+    """One ahead-of-time report, or plan, for each training stage whose step differs from those before it."""
+    from oc_jax import aot, plan
 
     if not flags.topology:
         raise ValueError("name the TPU to compile for with --topology, for instance --topology=v5p:4x4x8")
@@ -257,11 +258,17 @@ def compile_stages(flags: argparse.Namespace, stages, out) -> None:
         if shape in seen:
             continue
         seen.append(shape)
+        slices = [f"{flags.slices}x"] if flags.slices > 1 else []
+        name = "-".join([run, stage.name, *slices, flags.topology]).replace(":", "_")
+        if flags.mode == "plan":
+            page = plan.search(arguments, flags.topology, flags.slices, out, name)
+            (out / f"{name}-plan.md").write_text(page)
+            print("", page, sep="\n")
+            continue
         described = aot.report(arguments, flags.topology, flags.slices)
-        name = "-".join([run, stage.name, *([f"{flags.slices}x"] if flags.slices > 1 else []), flags.topology])
         described["command"] = shlex.join(["python", "run.py", *sys.argv[1:]])
-        aot.write(described, out, name.replace(":", "_"))
-        print((out / f"{name.replace(':', '_')}.md").read_text())
+        aot.write(described, out, name)
+        print((out / f"{name}.md").read_text())
 
 
 def one_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = [  # a module may import from later lines only
-    {"train", "serve", "report", "recipe"},
+    {"train", "serve", "report", "recipe", "plan"},
     {"evals", "aot", "hf"},
     {"decode"},
     {"step", "data", "checkpoint", "metrics", "sampling"},

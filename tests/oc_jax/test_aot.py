@@ -141,6 +141,34 @@ def test_the_memory_of_a_chip_is_what_the_compiler_says(topology):
     assert f" of {said.split()[0]}G hbm" in said or f"HBM ({said.split()[0]}G)" in said, said
 
 
+@pytest.mark.slow
+@needs_libtpu
+def test_a_plan_promises_what_the_compiler_does_not_undercut():
+    """Of the compiled steps of OpenCoder-8B on v5p, arithmetic names neither more memory nor more time."""
+    code = (
+        "import gin, json, run\n"
+        "from oc_jax import aot, plan, recipe\n"
+        "run.register(); run.parse_gin(['gin/runs/opencoder_8b.gin'], [])\n"
+        "stages = [recipe.Stage.from_reference(r) for r in gin.query_parameter('run.recipe')]\n"
+        "(stage,) = [stage for stage in stages if stage.name == 'pretrain_8k']\n"
+        "found = plan.candidates(stage.arguments(), aot.topology_devices('v5p:4x4x8'), 1)\n"
+        "print(json.dumps([[dict(c.layout.mesh.shape), c.arguments['accumulation'], c.arguments['model'].remat,"
+        " c.seconds, c.gib] for c in found]))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    candidates = json.loads(said.splitlines()[-1])
+    assert [c[3] for c in candidates] == sorted(c[3] for c in candidates)
+    compared = 0
+    for name in ("opencoder_8b", "opencoder_8b_v5p"):
+        report = json.loads((ROOT / "docs" / "aot" / f"{name}-pretrain_8k-v5p_4x4x8.json").read_text())
+        for mesh, parts, remat, seconds, gib in candidates:
+            if (mesh, parts, remat) == (report["mesh"], report["accumulation"], report["remat"]):
+                compared += 1
+                assert 0.7 * report["memory"]["peak"] < gib <= report["memory"]["peak"]
+                assert 0.9 * report["step_seconds"]["overlapped"] < seconds <= report["step_seconds"]["overlapped"]
+    assert compared == 2
+
+
 def test_what_got_worse_is_told():
     good = {"fits": True, "memory": {"peak": 50.0, "available": 95.0}, "model_flops": 1e17, "recomputed_flops": 2e16}
     good["step_seconds"] = {"exposed": 9.0}
