@@ -51,6 +51,12 @@ class Candidate:
         return f"tensor{mesh.tensor}-context{mesh.context}-parts{self.arguments['accumulation']}-{kept}"
 
     @property
+    def configuration(self) -> str:
+        """All that its compilation depends on."""
+        names = ("model", "mesh", "batch_size", "accumulation", "seq_len", "compute_dtype", "loss_chunk", "z_loss")
+        return repr({name: self.arguments[name] for name in names})
+
+    @property
     def bindings(self) -> list[str]:
         mesh, remat = dataclasses.asdict(self.arguments["mesh"]), self.arguments["model"].remat
         return [
@@ -128,7 +134,8 @@ def search(arguments: dict[str, Any], topology: str, slices: int, out: epath.Pat
         if best and candidate.seconds > (1 - MARGIN) * best[0]:
             break
         path = out / f"{name}-{candidate.name}.json"
-        if not path.exists():
+        described = json.loads(path.read_text()) if path.exists() else {}
+        if described.get("configuration") != candidate.configuration:
             if compiled == COMPILES:
                 lines += ["", f"Stopped after {COMPILES} compilations; the same command goes on."]
                 break
@@ -136,8 +143,8 @@ def search(arguments: dict[str, Any], topology: str, slices: int, out: epath.Pat
             estimate = f"by arithmetic {candidate.seconds:.3g} s a step and {candidate.gib:.3g} GiB"
             print(f"compiling {candidate.name} ({compiled} of at most {COMPILES}; {estimate})", flush=True)
             described = aot.report(candidate.arguments, topology, slices)
-            aot.write(described | {"command": " ".join(candidate.bindings)}, out, path.stem)
-        described = json.loads(path.read_text())
+            described |= {"command": " ".join(candidate.bindings), "configuration": candidate.configuration}
+            aot.write(described, out, path.stem)
         lines.append(_row(candidate, described))
         print(lines[-1], flush=True)
         seconds = described["step_seconds"]["overlapped"] if described["fits"] else float("inf")
