@@ -294,6 +294,9 @@ def _begin(stage: Stage, workdir: epath.Path, allow_config_change: bool) -> dict
             old.rmtree()
         out.rename(old)
     elif (out / "STARTED.json").exists():
+        for path in _files(out):
+            if path.suffix == ".tmp":  # what a killed run was just writing; it would count as a result
+                path.unlink()
         changed = _changes(json.loads((out / "STARTED.json").read_text()), wanted)
         if changed and not _has_results(out):
             out.rmtree()

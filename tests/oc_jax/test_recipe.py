@@ -103,6 +103,16 @@ def test_a_half_done_stage_resumes_but_refuses_another_configuration(tmp_path):
     assert (tmp_path / "late" / "DONE.json").exists()
 
 
+def test_what_a_killed_run_was_just_writing_is_no_result(tmp_path):
+    run(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "b", "toy.use.fail = True")
+    (tmp_path / "b" / "late" / ".copy.txt.0123.tmp").write_text("wri")  # kill -9 runs no clean-up
+    run(tmp_path / "b", "toy.use.fail = False", allow_config_change=True)
+    outputs = [json.loads((tmp_path / name / "late" / "DONE.json").read_text())["outputs"] for name in ("a", "b")]
+    assert outputs[0] == outputs[1]
+
+
 def test_a_stage_that_wrote_nothing_yet_takes_another_configuration(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "toy.use.fail = 'at once'")
