@@ -9,7 +9,6 @@ out, and the rest are compiled by `aot.report`, the fastest first, until no othe
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -97,9 +96,11 @@ def _choices(arguments: dict[str, Any], devices: list[Any], slices: int) -> Iter
         if whole and all(size % ways == 0 for size, ways in divided):
             chosen = dataclasses.replace(mesh, dcn=copies, fsdp=-1, tensor=tensor, context=context)
             kept = dataclasses.replace(model, remat=remat)
-            with contextlib.suppress(NotImplementedError):  # sizes that the torus does not have
+            try:
                 layout = make_layout(chosen, devices)
-                yield arguments | {"mesh": chosen, "model": kept, "accumulation": parts}, layout
+            except NotImplementedError:  # sizes that the torus does not have
+                continue
+            yield arguments | {"mesh": chosen, "model": kept, "accumulation": parts}, layout
 
 
 def _estimate(arguments: dict[str, Any], layout: Layout, chip: aot.Chip, executed: float) -> tuple[float, float]:
@@ -152,7 +153,7 @@ def search(arguments: dict[str, Any], topology: str, slices: int, out: epath.Pat
             best = seconds, candidate
     lines.append("")
     if best:
-        lines += [f"Fastest of {len(found)} that fits, {best[0]:.3g} s a step:", "", "```", *best[1].bindings, "```"]
+        lines += [f"The fastest found that fits, {best[0]:.3g} s a step:", "", "```", *best[1].bindings, "```"]
     else:
         lines.append(f"None of {len(found)} candidates was found to fit: use more chips, or chips with more memory.")
     return "\n".join([*lines, ""])
