@@ -21,7 +21,7 @@ from data_prep.quality.profiles import Profile, measure, profile_named
 from data_prep.sources import notebooks
 from data_prep.sources.reference import printable
 
-PART_FILES, PART_BYTES = 64, 1 << 20  # most of both, so that all workers end at about the same time
+PARTS, PART_FILES, PART_BYTES = 256, 64, 1 << 20  # so many that workers end together, so large that a part costs little
 
 
 def record(path: str, data: bytes, profile: Profile, groups: Mapping[str, rules.Rules]) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def write(
     with atomic(out) as target:
         for part in parts:
             with (scratch / "records" / part.name).open("rb") as file:
-                for line in pq.read_table(file)["record"].to_pylist():
-                    target.write(f"{line}\n".encode())
+                lines = pq.ParquetFile(file).read(use_threads=False)["record"]  # read_table would load Arrow's datasets
+                target.write("".join(lines.to_pylist()).encode())
     scratch.rmtree()
     return len(files)
 
@@ -178,10 +178,11 @@ def _write_parts(scratch: epath.Path, files: Sequence[tuple[bytes, str]], call: 
 
 
 def _chunks(sizes: Sequence[int]) -> list[slice]:
-    """Runs of consecutive files for a part each."""
+    """Runs of consecutive files for a part each: at least PARTS of them, unless they would be too small."""
+    most_files, most_bytes = max(PART_FILES, len(sizes) // PARTS), max(PART_BYTES, sum(sizes) // PARTS)
     found, start, total = [], 0, 0
     for i, size in enumerate(sizes):
-        if i > start and (i - start == PART_FILES or total + size > PART_BYTES):
+        if i > start and (i - start == most_files or total + size > most_bytes):
             found.append(slice(start, i))
             start, total = i, 0
         total += size
@@ -194,5 +195,5 @@ def _record_table(table: pa.Table, profile: str, groups: Mapping[str, rules.Rule
     for row in table.to_pylist():
         with open(row["location"], "rb") as file:
             found = record(row["path"], file.read(), how, groups)
-        lines.append(json.dumps(found, ensure_ascii=False))
+        lines.append(json.dumps(found, ensure_ascii=False) + "\n")
     return pa.table({"record": pa.array(lines, pa.large_string())})
