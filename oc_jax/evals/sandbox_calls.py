@@ -121,7 +121,8 @@ def serve(channel: Channel) -> None:
                 pass
         channel.send(reply)
 
-    attempt(lambda: exec(compile(source, "<program>", "exec"), module.__dict__))
+    # Not with the future features of this module, under which annotations are not evaluated.
+    attempt(lambda: exec(compile(source, "<program>", "exec", dont_inherit=True), module.__dict__))
     while True:
         args, kwargs = channel.receive()
         attempt(lambda args=args, kwargs=kwargs: plain(getattr(module, entry_point)(*args, **kwargs)))
@@ -152,7 +153,8 @@ def judge(channel: Channel, program: str, check: str | None, entry_point: str) -
     try:
         answer(channel)
         if check is not None:
-            exec(compile(check, "<check>", "exec"), {"__name__": "check", "candidate": candidate(channel)})
+            names = {"__name__": "check", "candidate": candidate(channel)}
+            exec(compile(check, "<check>", "exec", dont_inherit=True), names)
     except ProgramError as error:
         return error.args
     except ProgramDied:

@@ -55,6 +55,12 @@ def test_syntax_error_is_an_error(run):
     assert run("def (").detail.startswith("SyntaxError")
 
 
+def test_annotations_are_evaluated_as_python_does(run):
+    """A program must not inherit the future features of the module that compiles it."""
+    assert run("def total(values: List[int]): return sum(values)").detail.startswith("NameError")
+    assert_all_ok(run("from __future__ import annotations\ndef total(values: List[int]): return sum(values)"))
+
+
 @pytest.mark.parametrize("leave", ["import os; os._exit(0)", "import sys; sys.exit(0)", "raise SystemExit"])
 def test_leaving_early_is_not_success(run, leave):
     assert run(f"print('ok')\n{leave}").status == "error"
