@@ -22,6 +22,7 @@ WIRE = {
     "collective-permute": lambda n: 1.0,
 }
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(WIRE)})(-start)?\((.*)")
+_BETWEEN_SLICES = re.compile(r"= \((.*?), .* send\(.*_xla_megascale_transfer_type=\"(\w+)\"")
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
@@ -103,10 +104,19 @@ def group_of(line: str, devices: int) -> list[int]:
 
 
 def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
-    """Every collective of the program that moves anything, with the axes of `mesh` (name → size) it runs over."""
+    """Every collective of the program that moves anything, with the axes of `mesh` (name → size) it runs over.
+
+    What goes between slices of TPU is a send to the host, whose runtime (Megascale) does the collective.
+    """
     sizes, devices = tuple(mesh.values()), math.prod(mesh.values())
     found = []
     for line, times, hidden in executed(text):
+        if match := _BETWEEN_SLICES.search(line):
+            axis = next(name for name, size in mesh.items() if size > 1)  # slices lie along the slowest one
+            kind = {"one-to-one": "collective-permute"}.get(name := match[2].lower().replace("_", "-"), name)
+            moved = WIRE[kind](mesh[axis]) * sum(_arrays(match[1])) * times
+            found.append(Collective(kind, (axis,), mesh[axis], moved, times, True, "between slices"))
+            continue
         match = _COLLECTIVE.search(line)
         if not match:
             continue

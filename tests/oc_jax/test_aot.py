@@ -143,6 +143,25 @@ def test_the_memory_of_a_chip_is_what_the_compiler_says(topology):
 
 @pytest.mark.slow
 @needs_libtpu
+def test_what_travels_between_slices_is_counted():
+    """Each of two slices sends its sum of a gradient, cut over the slice's four chips, once."""
+    code = (
+        "import jax, jax.numpy as jnp\n"
+        "from oc_jax import aot, hlo\n"
+        "from oc_jax.sharding import MeshConfig, make_layout\n"
+        "layout = make_layout(MeshConfig(dcn=2), aot.topology_devices('v5p:2x2x1', 2))\n"
+        "shaped = lambda shape, *axes: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=layout.sharding(*axes))\n"
+        "w, x = shaped((1024, 512), 'embed', None), shaped((4096, 1024), 'batch', None)\n"
+        "step = jax.jit(jax.grad(lambda w, x: jnp.sum(jnp.tanh(x @ w))), out_shardings=w.sharding)\n"
+        "found = hlo.collectives(step.lower(w, x).compile().as_text(), dict(layout.mesh.shape))\n"
+        "print(sum(c.bytes for c in found if c.axes == ('dcn',)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert float(said) == 1024 * 512 * 4 / 4
+
+
+@pytest.mark.slow
+@needs_libtpu
 def test_a_plan_promises_what_the_compiler_does_not_undercut():
     """Of the compiled steps of OpenCoder-8B on v5p, arithmetic names neither more memory nor more time."""
     code = (
