@@ -105,7 +105,7 @@ def products() -> Callable[[], object]:
 
 
 def contend(contender: str, length: int, remat: str, pipe: Connection) -> None:
-    """Times calls whenever asked, in a process of its own: idle threads of one runtime spin where another's should work."""
+    """Times calls whenever asked, in a process of its own: idle threads of one runtime disturb another."""
     run = {"ours": lambda: ours(length, remat), "torch": lambda: theirs(length), "product": products}[contender]()
     pipe.send(None)
     while pipe.recv():
