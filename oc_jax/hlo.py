@@ -106,16 +106,16 @@ def group_of(line: str, devices: int) -> list[int]:
 def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
     """Every collective of the program that moves anything, with the axes of `mesh` (name → size) it runs over.
 
-    What goes between slices of TPU is a send to the host, whose runtime (Megascale) does the collective.
+    What goes between slices of TPU is a send to the host, whose runtime (Megascale) does the collective; only the
+    axis `dcn` crosses slices (`sharding.make_layout`).
     """
     sizes, devices = tuple(mesh.values()), math.prod(mesh.values())
     found = []
     for line, times, hidden in executed(text):
         if match := _BETWEEN_SLICES.search(line):
-            axis = next(name for name, size in mesh.items() if size > 1)  # slices lie along the slowest one
             kind = {"one-to-one": "collective-permute"}.get(name := match[2].lower().replace("_", "-"), name)
-            moved = WIRE[kind](mesh[axis]) * sum(_arrays(match[1])) * times
-            found.append(Collective(kind, (axis,), mesh[axis], moved, times, True, "between slices"))
+            moved = WIRE[kind](mesh["dcn"]) * sum(_arrays(match[1])) * times
+            found.append(Collective(kind, ("dcn",), mesh["dcn"], moved, times, True, "between slices"))
             continue
         match = _COLLECTIVE.search(line)
         if not match:
