@@ -124,7 +124,9 @@ def test_when_one_process_dies_all_stop_and_the_same_command_continues_to_the_sa
     job.processes[victim].send_signal(signal.SIGKILL)
     codes, said = job.end()
     assert codes[victim] == -signal.SIGKILL and codes[1 - victim] not in (0, None)
-    assert victim == 0 or "another process of this run is gone" in said[0].splitlines()[-1]
+    # Ours where a collective fails; JAX's own, after 100 s without a sign of life, where the survivor waits elsewhere.
+    gone = ("another process of this run is gone", "most likely indicates that another task died")
+    assert victim == 0 or any(text in said[0] for text in gone), said[0]
     codes, said = Job(workdir, datasets, 2).end()
     assert codes == [0, 0], said
     assert losses(workdir) == losses(two) and mixture(workdir) == mixture(two)
