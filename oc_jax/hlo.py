@@ -107,15 +107,16 @@ def collectives(text: str, mesh: dict[str, int]) -> list[Collective]:
     """Every collective of the program that moves anything, with the axes of `mesh` (name → size) it runs over.
 
     What goes between slices of TPU is a send to the host, whose runtime (Megascale) does the collective; only the
-    axis `dcn` crosses slices (`sharding.make_layout`).
+    first axis crosses slices (`sharding.make_layout`).
     """
     sizes, devices = tuple(mesh.values()), math.prod(mesh.values())
+    (between, slices), *_ = mesh.items()
     found = []
     for line, times, hidden in executed(text):
         if match := _BETWEEN_SLICES.search(line):
             kind = {"one-to-one": "collective-permute"}.get(name := match[2].lower().replace("_", "-"), name)
-            moved = WIRE[kind](mesh["dcn"]) * sum(_arrays(match[1])) * times
-            found.append(Collective(kind, ("dcn",), mesh["dcn"], moved, times, True, "between slices"))
+            moved = WIRE[kind](slices) * sum(_arrays(match[1])) * times
+            found.append(Collective(kind, (between,), slices, moved, times, True, "between slices"))
             continue
         match = _COLLECTIVE.search(line)
         if not match:
