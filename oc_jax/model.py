@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,15 +79,19 @@ def _place(layout: Layout | None, x: jax.Array, *names: str) -> jax.Array:
     return x if layout is None else layout.constrain(x, *names)
 
 
-def rope(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-    """Rotary embedding of `x` [batch, length, heads, head_dim] at `positions` [batch, length].
+def rotations(positions: jax.Array, head_dim: int, theta: float) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine of rotary embedding at `positions` [batch, length]: fp32 [batch, length, 1, head_dim / 2]."""
+    half = head_dim // 2
+    inverse_frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = positions[..., None, None].astype(jnp.float32) * inverse_frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotary embedding of `x` [batch, length, heads, head_dim] by its `rotations`.
 
     Rotates the first half of head_dim against the second, as Hugging Face's Llama does. Computed in fp32.
     """
-    half = x.shape[-1] // 2
-    inverse_frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[..., None].astype(jnp.float32) * inverse_frequency  # [batch, length, half]
-    cos, sin = jnp.cos(angle)[:, :, None], jnp.sin(angle)[:, :, None]
     x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1).astype(x.dtype)
 
@@ -111,11 +116,12 @@ def _project_forward(spec, one_device, x, w):
 def _project_backward(spec, one_device, residuals, g):
     (x_axes, w_axes), y_axes = spec.split("->")[0].split(","), spec.split("->")[1]
     x, w = residuals
-    x_grad = jnp.einsum(f"{y_axes},{w_axes}->{x_axes}", g, w)
-    if one_device:  # batch and length contract as one axis, without a transposition; a mesh may split them differently
-        x, g = (a.reshape(-1, *a.shape[2:]) for a in (x, g))
-        x_axes, y_axes = x_axes[1:], y_axes[1:]
-    return x_grad, jnp.einsum(f"{x_axes},{y_axes}->{w_axes}", x, g)
+    if one_device:  # as matrices, without a transposition; a mesh may split batch, length and heads differently
+        tokens = math.prod(x.shape[:2])
+        flat_x, flat_g = x.reshape(tokens, -1), g.reshape(tokens, -1)
+        w_grad = jnp.einsum("li,lo->io", flat_x, flat_g).reshape(w.shape)
+        return jnp.einsum("lo,io->li", flat_g, w.reshape(flat_x.shape[1], -1)).reshape(x.shape), w_grad
+    return jnp.einsum(f"{y_axes},{w_axes}->{x_axes}", g, w), jnp.einsum(f"{x_axes},{y_axes}->{w_axes}", x, g)
 
 
 _project.defvjp(_project_forward, _project_backward)
@@ -209,8 +215,9 @@ class Attention(nnx.Module):
         q = project("bld,dnh->blnh", x, self.q[...], layout)
         k = project("bld,dkh->blkh", x, self.k[...], layout)
         v = checkpoint_name(project("bld,dkh->blkh", x, self.v[...], layout), "value")
-        q = _place(layout, rope(q, positions, config.rope_theta), "batch", "length", "act_heads", "head_dim")
-        k = _place(layout, rope(k, positions, config.rope_theta), "batch", "length", "act_kv_heads", "head_dim")
+        turn = rotations(positions, config.head_dim, config.rope_theta)
+        q = _place(layout, rope(q, *turn), "batch", "length", "act_heads", "head_dim")
+        k = _place(layout, rope(k, *turn), "batch", "length", "act_kv_heads", "head_dim")
         q, k = checkpoint_name(q, "query"), checkpoint_name(k, "key")
         out = attention(
             q, k, v, positions=positions, segments=segment_ids, backend=config.attention_backend, layout=layout

@@ -14,7 +14,7 @@ LAYERS = [  # a module may import from later lines only
     {"inference"},
     {"model", "loss", "optim", "schedule", "chat", "packing", "mixture"},
     {"attention"},
-    {"sharding", "flops", "hlo", "tokenizer", "distributed", "watchdog"},
+    {"sharding", "flops", "hlo", "tokenizer", "distributed", "watchdog", "cpu"},
 ]
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -1,10 +1,13 @@
 """Every back end against a softmax written out in NumPy, on packed documents, forward and gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from oc_jax import cpu
 from oc_jax.attention import attention
 from oc_jax.sharding import MeshConfig, make_layout
 
@@ -51,7 +54,7 @@ def gradients(q, k, v, weights, **options):
     return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
 
-@pytest.mark.parametrize("backend", ["reference", "blocked", "splash"])
+@pytest.mark.parametrize("backend", ["reference", "native", "splash"])
 @pytest.mark.parametrize("head_dim", [64, 128, 160])
 def test_packed_grouped_query_attention(backend, head_dim):
     q, k, v, _ = inputs(head_dim)
@@ -60,7 +63,7 @@ def test_packed_grouped_query_attention(backend, head_dim):
     np.testing.assert_allclose(out, by_document(q, k, v), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend, head_dim", [("splash", 64), ("splash", 160), ("blocked", 64)])
+@pytest.mark.parametrize("backend, head_dim", [("splash", 64), ("splash", 160), ("native", 64), ("native", 160)])
 def test_gradients_are_those_of_the_reference(backend, head_dim):
     *qkv, weights = inputs(head_dim)
     expected = gradients(*qkv, weights, backend="reference")
@@ -78,11 +81,20 @@ def test_splash_split_over_devices_equals_the_reference(mesh):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-def test_without_segments_a_row_is_one_document():
+def test_native_split_over_devices_equals_the_reference():
+    *qkv, weights = inputs(64, batch=4)
+    layout = make_layout(MeshConfig(dcn=2, fsdp=2, tensor=2))
+    expected = gradients(*qkv, weights, backend="reference")
+    for ours, theirs in zip(gradients(*qkv, weights, backend="native", layout=layout), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["splash", "native"])
+def test_without_segments_a_row_is_one_document(backend):
     q, k, v, _ = inputs(64)
     positions = jnp.arange(LENGTH)[None]
     reference = attention(q, k, v, positions=positions, backend="reference")
-    np.testing.assert_allclose(attention(q, k, v, positions=positions, backend="splash"), reference, atol=1e-5)
+    np.testing.assert_allclose(attention(q, k, v, positions=positions, backend=backend), reference, atol=1e-5)
 
 
 def test_kernels_refuse_what_they_cannot_honour():
@@ -93,6 +105,22 @@ def test_kernels_refuse_what_they_cannot_honour():
     with pytest.raises(ValueError, match="context = 1"):
         layout = make_layout(MeshConfig(fsdp=4, context=2))
         attention(q, k, v, positions=positions, segments=segments, backend="cudnn", layout=layout)
+    with pytest.raises(ValueError, match="cannot split the sequence"):
+        attention(q, k, v, positions=positions, segments=segments, backend="native", layout=layout)
+    with pytest.raises(ValueError, match="a multiple of 16, not 40"):
+        attention(*inputs(40)[:3], positions=positions, backend="native")
+
+
+def test_without_a_compiler_the_reference_stands_in(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    monkeypatch.setattr(cpu, "available", functools.cache(cpu.available.__wrapped__))
+    q, k, v, _ = inputs(64)
+    positions, segments = packed()
+    out = attention(q, k, v, positions=positions, segments=segments, backend="auto")
+    np.testing.assert_array_equal(out, attention(q, k, v, positions=positions, segments=segments, backend="reference"))
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
+        attention(q, k, v, positions=positions, backend="native")
+    assert len(caplog.records) == 1 and "install g++, or set CXX" in caplog.text
 
 
 def test_cudnn_gets_the_causal_mask_and_the_documents(monkeypatch):

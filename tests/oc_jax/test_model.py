@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 
 from oc_jax.attention import attention
-from oc_jax.model import ModelConfig, abstract, init_params, rope
+from oc_jax.model import ModelConfig, abstract, init_params, rope, rotations
 
 TINY = ModelConfig(
     vocab_size=512,
@@ -76,7 +76,8 @@ def test_packed_documents_do_not_see_each_other(params):
 def test_rope_depends_on_distance_only():
     rng = np.random.default_rng(3)
     q, k = jnp.asarray(rng.normal(size=(2, 1, 1, 1, 16)), jnp.float32)
-    dot = lambda i, j: float(jnp.sum(rope(q, jnp.array([[i]]), 1e4) * rope(k, jnp.array([[j]]), 1e4)))
+    turned = lambda x, i: rope(x, *rotations(jnp.array([[i]]), 16, 1e4))
+    dot = lambda i, j: float(jnp.sum(turned(q, i) * turned(k, j)))
     assert dot(5, 3) == pytest.approx(dot(45, 43), abs=1e-4)
     assert dot(5, 3) != pytest.approx(dot(5, 4), abs=1e-3)
 
