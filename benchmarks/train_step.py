@@ -50,13 +50,17 @@ def ours(length: int, remat: str) -> Callable[[], object]:
     import jax
     import jax.numpy as jnp
 
-    from oc_jax.model import ModelConfig
+    from oc_jax.model import ACTIVATIONS, ModelConfig
     from oc_jax.optim import adamw
     from oc_jax.packing import Batch
     from oc_jax.sharding import MeshConfig, make_layout
     from oc_jax.step import init_state, make_train_step
 
-    config, optimizer, layout = ModelConfig(**SHAPE, remat=remat), adamw(), make_layout(MeshConfig())
+    config, optimizer, layout = (
+        ModelConfig(**SHAPE, remat=ACTIVATIONS if remat == "names" else remat),
+        adamw(),
+        make_layout(MeshConfig()),
+    )
     state = init_state(config, optimizer, layout, seed=0)
     step = make_train_step(config, optimizer, lambda step: 1e-3, layout, compute_dtype="float32", loss_chunk=TOKENS)
     ids = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (1, TOKENS // length, length + 1), np.int32)
@@ -135,7 +139,9 @@ def measure(length: int, remat: str, rounds: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of three steps each")
-    parser.add_argument("--remat", default="none", help="ModelConfig.remat: none, dots or full")
+    parser.add_argument(
+        "--remat", default="names", help="ModelConfig.remat: none, dots, full, or all ACTIVATIONS by name"
+    )
     args = parser.parse_args()
     try:
         import torch  # noqa: F401

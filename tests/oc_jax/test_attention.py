@@ -11,6 +11,7 @@ from oc_jax import cpu
 from oc_jax.attention import attention
 from oc_jax.sharding import MeshConfig, make_layout
 
+compiled = pytest.mark.skipif(not cpu.available(), reason="no C++ compiler")
 LENGTH = 200  # no multiple of a tile
 ENDS = (0, 70, 131, LENGTH)
 
@@ -54,7 +55,7 @@ def gradients(q, k, v, weights, **options):
     return jax.jit(jax.grad(loss, (0, 1, 2)))(q, k, v)
 
 
-@pytest.mark.parametrize("backend", ["reference", "native", "splash"])
+@pytest.mark.parametrize("backend", ["reference", pytest.param("native", marks=compiled), "splash"])
 @pytest.mark.parametrize("head_dim", [64, 128, 160])
 def test_packed_grouped_query_attention(backend, head_dim):
     q, k, v, _ = inputs(head_dim)
@@ -63,7 +64,10 @@ def test_packed_grouped_query_attention(backend, head_dim):
     np.testing.assert_allclose(out, by_document(q, k, v), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend, head_dim", [("splash", 64), ("splash", 160), ("native", 64), ("native", 160)])
+@pytest.mark.parametrize(
+    "backend, head_dim",
+    [("splash", 64), ("splash", 160), *(pytest.param("native", n, marks=compiled) for n in (64, 160))],
+)
 def test_gradients_are_those_of_the_reference(backend, head_dim):
     *qkv, weights = inputs(head_dim)
     expected = gradients(*qkv, weights, backend="reference")
@@ -81,6 +85,7 @@ def test_splash_split_over_devices_equals_the_reference(mesh):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
+@compiled
 def test_native_split_over_devices_equals_the_reference():
     *qkv, weights = inputs(64, batch=4)
     layout = make_layout(MeshConfig(dcn=2, fsdp=2, tensor=2))
@@ -89,7 +94,7 @@ def test_native_split_over_devices_equals_the_reference():
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
-@pytest.mark.parametrize("backend", ["splash", "native"])
+@pytest.mark.parametrize("backend", ["splash", pytest.param("native", marks=compiled)])
 def test_without_segments_a_row_is_one_document(backend):
     q, k, v, _ = inputs(64)
     positions = jnp.arange(LENGTH)[None]

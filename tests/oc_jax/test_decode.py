@@ -28,7 +28,7 @@ def tokenizer(datasets):
 def model(tokenizer):
     config = ModelConfig(tokenizer.vocab_size, 32, 64, 2, 4, 2, 16, 512)
     # Large weights, so that the best token stands out and changes with the text.
-    return config, jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, init_params(config, jax.random.key(1)))
+    return config, jax.tree.map(lambda p: 8 * p if p.ndim > 1 else p, init_params(config, jax.random.key(2)))
 
 
 @pytest.fixture(scope="module")
