@@ -56,11 +56,8 @@ def ours(length: int, remat: str) -> Callable[[], object]:
     from oc_jax.sharding import MeshConfig, make_layout
     from oc_jax.step import init_state, make_train_step
 
-    config, optimizer, layout = (
-        ModelConfig(**SHAPE, remat=ACTIVATIONS if remat == "names" else remat),
-        adamw(),
-        make_layout(MeshConfig()),
-    )
+    kept = ACTIVATIONS if remat == "names" else remat
+    config, optimizer, layout = ModelConfig(**SHAPE, remat=kept), adamw(), make_layout(MeshConfig())
     state = init_state(config, optimizer, layout, seed=0)
     step = make_train_step(config, optimizer, lambda step: 1e-3, layout, compute_dtype="float32", loss_chunk=TOKENS)
     ids = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (1, TOKENS // length, length + 1), np.int32)

@@ -1,4 +1,4 @@
-"""Two kernels for CPU that XLA has no fast program for: kernels.cc, compiled on first use and kept in the user's cache.
+"""Three kernels for CPU where XLA has no fast program: kernels.cc, compiled on first use and kept in the user's cache.
 
 The programs they are part of are XLA's, and so are the threads they run on (`jax.ffi`). Without a C++ compiler
 `available` is False, and what would use them is left to XLA.
@@ -86,7 +86,11 @@ def step(q, k, v, cos, sin, positions, keys, values):
 
 @jax.custom_vjp
 def attention(q, k, v, positions, segments):
-    """As `oc_jax.attention.attention` on one device, in float32; head_dim is a multiple of `LANES`."""
+    """As `oc_jax.attention.attention` on one device: float32 q [batch, length, heads, head_dim] → the same shape.
+
+    k and v [batch, length, kv_heads, head_dim], positions and segments [batch, length] int32; head_dim is a multiple
+    of `LANES`. The gradient is FlashAttention-2's.
+    """
     return _forward(q, k, v, positions, segments)[0]
 
 
